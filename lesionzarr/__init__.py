@@ -1,0 +1,11 @@
+"""CT lesion datasets as cloud-ready Zarr, and windowed lesion crops read back from it."""
+
+from lesionzarr._version import __version__
+from lesionzarr.converters._run import convert
+from lesionzarr.readers.crop import CropReader
+from lesionzarr.readers.stack import StackReader
+from lesionzarr.store.catalog import Catalog
+from lesionzarr.store.catalog import open_catalog as open  # noqa: A004 - read as lesionzarr.open
+from lesionzarr.window import PRESETS, Window
+
+__all__ = ["PRESETS", "Catalog", "CropReader", "StackReader", "Window", "__version__", "convert", "open"]

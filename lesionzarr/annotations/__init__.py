@@ -1,0 +1,1 @@
+"""Companion tables that other groups published for a dataset, read into plain values in lesionzarr's conventions."""

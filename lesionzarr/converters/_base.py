@@ -1,0 +1,124 @@
+"""What a converter is, and how one is found.
+
+A converter is a frozen dataclass: its fields are the settings, made with `option` so that the command line can show
+them; the first field is ``source``. It is pickled into worker processes, so it holds paths, never handles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from lesionzarr.errors import SettingError, not_found
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lesionzarr.series import Scan, Volume
+
+GROUP = "lesionzarr.converters"
+
+
+@dataclass(frozen=True)
+class Converter(Protocol):
+    """The contract of a dataset."""
+
+    source: Path
+    """Folder of the dataset."""
+
+    name: ClassVar[str]
+    """Name on the command line and in the store."""
+    title: ClassVar[str]
+    licence: ClassVar[str]
+    citation: ClassVar[str]
+
+    def scan(self) -> Scan:
+        """List the volumes with their lesions, and what is odd, without opening any pixel data.
+
+        Conventions of the source (1-based, x before y) are converted here and nowhere later.
+        """
+
+    def read_volume(self, volume: Volume) -> NDArray[np.int16]:
+        """Read the voxels of a volume: HU, int16, (z, y, x). SourceError if any slice cannot be read."""
+
+    @staticmethod
+    def example(folder: Path, seed: int = 0) -> Path:
+        """Write a small synthetic dataset in the source's own layout, and give the path to convert."""
+
+
+def option(text: str, *, many: bool = False) -> Any:
+    """Declare an optional path setting of a converter.
+
+    Parameters
+    ----------
+    text
+        What it is, for the help of the command line.
+    many
+        Several paths may be given; the setting is then a tuple.
+
+    Returns
+    -------
+    dataclasses.Field
+    """
+    return field(default=() if many else None, metadata={"help": text, "many": many})
+
+
+def converter_names() -> list[str]:
+    """List the names of all installed converters, sorted."""
+    return sorted(point.name for point in entry_points(group=GROUP))
+
+
+def load_converter(name: str) -> type[Converter]:
+    """Find a converter by name.
+
+    Raises
+    ------
+    NotFoundError
+        No converter of that name is installed.
+    """
+    for point in entry_points(group=GROUP):
+        if point.name == name:
+            converter: type[Converter] = point.load()
+            return converter
+    raise not_found("converter", name, converter_names())
+
+
+def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Converter:
+    """Make a converter with its settings.
+
+    Parameters
+    ----------
+    name
+        As registered.
+    source
+        Folder of the dataset.
+    options
+        Settings by name: a path, or several where the setting takes them.
+
+    Returns
+    -------
+    Converter
+
+    Raises
+    ------
+    NotFoundError
+        No converter of that name.
+    SettingError
+        A setting that it does not have.
+    """
+    kind = load_converter(name)
+    known = {item.name: item for item in fields(kind) if item.name != "source"}
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise SettingError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
+    settings = {key: _paths(value, many=known[key].metadata["many"]) for key, value in options.items()}
+    return kind(Path(source), **settings)
+
+
+def _paths(value: Any, *, many: bool) -> Path | tuple[Path, ...] | None:
+    if many:
+        return tuple(map(Path, [value] if isinstance(value, (str, Path)) else value or ()))
+    return None if value is None else Path(value)

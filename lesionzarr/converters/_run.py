@@ -1,0 +1,305 @@
+"""Converting: one task per volume, run here or by dask workers, resumable at any moment.
+
+Peak memory of a worker is one volume (its voxels, and one encoded shard of at most 64 slices); of the process that
+steers, the scan. Tasks are handed out as others end, so that no more than two per worker wait at any time.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lesionzarr.converters._base import Converter, make_converter
+from lesionzarr.converters._plan import Plan, plan_conversion
+from lesionzarr.errors import LesionzarrError, SettingError, StoreError
+from lesionzarr.report import Issue, Report
+from lesionzarr.store.catalog import write_catalog
+from lesionzarr.store.layout import REPORT, check_profile
+from lesionzarr.store.location import Location, open_location
+from lesionzarr.store.writer import TOOL, create_store, read_attributes, write_group, write_volume
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from lesionzarr.series import Scan, Volume
+
+WAITING = 2
+"""Tasks per worker that are handed out at a time: one that runs, one that is ready."""
+
+PATIENCE_S = 30
+"""Seconds to wait for a scheduler that was named, and for its first worker."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Faults of the destination after which no further volume can be written."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a conversion is."""
+
+    slices: int
+    """Slices done, failed ones included."""
+    total_slices: int
+    volumes: int
+    total_volumes: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one volume."""
+
+    volume: Volume
+    issues: tuple[Issue, ...] = ()
+    fault: str | None = None
+    """Why it was not written."""
+    hopeless: bool = False
+    """The destination will take no other volume either."""
+
+
+def convert(
+    name: str,
+    source: str | Path,
+    destination: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    profile: str = "portable",
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> Report:
+    """Convert a dataset into a store, or go on with a conversion that was stopped.
+
+    A volume that is there already, from the same files (name, size, time or CRC) with the same settings, is skipped;
+    one that was half written is redone; one whose lesions alone have changed gets its table written anew.
+
+    Parameters
+    ----------
+    name
+        Converter, such as ``"deeplesion"``.
+    source
+        Folder of the dataset.
+    destination
+        Path or URL of the store; made if it is not there.
+    workers
+        Processes that convert, each holding one volume in memory. 1 converts in this process; more start as many dask
+        workers on this machine (the calling script then needs its ``if __name__ == "__main__":``).
+    scheduler
+        Address of a ``dask.distributed`` scheduler to use instead, such as ``"tcp://10.0.0.1:8786"``. Its workers need
+        lesionzarr, and have to reach source and destination by the same paths.
+    profile
+        Codecs: ``"portable"``, ``"fast"`` or ``"dense"``.
+    storage_options
+        Options of the object store, where `destination` is a URL.
+    progress
+        Called after every volume.
+    **options
+        Settings of the converter, such as ``csv=`` or ``images=`` (see the converter).
+
+    Returns
+    -------
+    Report
+        Also written to ``catalog/report.json`` in the store.
+
+    Raises
+    ------
+    NotFoundError
+        No such converter or profile.
+    SettingError
+        An option that the converter does not have, or fewer than one worker.
+    SourceError
+        The source as a whole cannot be read. What is wrong with parts of it is in the report.
+    StoreError
+        The destination cannot be written.
+    """
+    if workers < 1:
+        raise SettingError(f"{workers} workers: at least 1 is needed")
+    check_profile(profile)
+    converter = make_converter(name, source, options)
+    location = open_location(destination, storage_options)
+    scan = converter.scan()
+    create_store(location, _description(converter))
+    plan = plan_conversion(scan, location, profile)
+    for volume in plan.update:
+        _update(location, volume)
+    outcomes = _follow(_outcomes(converter, plan, location, profile, workers, scheduler), plan, progress)
+    report = _report(converter, scan, plan, outcomes)
+    lesions = write_catalog(location)
+    report = replace(report, counts={**report.counts, "lesions in the store": lesions})
+    location.write(REPORT, json.dumps(report.to_json(), indent=1).encode())
+    return report
+
+
+def plan(
+    name: str,
+    source: str | Path,
+    destination: str | os.PathLike[str],
+    *,
+    profile: str = "portable",
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Scan, Plan]:
+    """Tell what `convert` would do, without writing anything; the parameters are those of `convert`.
+
+    Returns
+    -------
+    Scan
+        What the source holds, and what is odd about it.
+    Plan
+        Volumes to convert, to update and to skip.
+    """
+    check_profile(profile)
+    scan = make_converter(name, source, options).scan()
+    return scan, plan_conversion(scan, open_location(destination, storage_options), profile)
+
+
+def convert_volume(converter: Converter, volume: Volume, location: Location, profile: str) -> Outcome:
+    """Convert one volume: the task that a worker runs. What can go wrong with it is in the outcome."""
+    try:
+        voxels = converter.read_volume(volume)
+        write_volume(location, volume, voxels, converter.name, profile)
+    except StoreError as error:
+        return Outcome(volume, fault=str(error), hopeless=error.errno in FULL)
+    except (LesionzarrError, OSError, MemoryError) as error:
+        return Outcome(volume, fault=str(error) or type(error).__name__)
+    stated, found = volume.grid.shape, voxels.shape
+    if stated == found:
+        return Outcome(volume)
+    text = f"{volume.volume_id}: the table says {stated} voxels, the files have {found}; boxes may not fit"
+    return Outcome(volume, (Issue("size-differs", volume.volume_id, "", text),))
+
+
+def _description(converter: Converter) -> dict[str, str]:
+    return {
+        "source": converter.name,
+        "title": converter.title,
+        "licence": converter.licence,
+        "citation": converter.citation,
+    }
+
+
+def _update(location: Location, volume: Volume) -> None:
+    own = read_attributes(location, volume.volume_id)
+    if own is not None:
+        shape = own["volume"]["shape"]
+        grid = replace(volume.grid, shape=(shape[0], shape[1], shape[2]))
+        write_group(location, replace(volume, grid=grid), own["provenance"])
+
+
+def _outcomes(
+    converter: Converter, plan: Plan, location: Location, profile: str, workers: int, scheduler: str | None
+) -> Iterator[Outcome]:
+    if not plan.convert:
+        return
+    if workers == 1 and scheduler is None:
+        for volume in plan.convert:
+            yield convert_volume(converter, volume, location, profile)
+    else:
+        with _client(min(workers, len(plan.convert)), scheduler) as client:
+            yield from _distribute(client, converter, plan.convert, location, profile)
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=PATIENCE_S)
+            client.wait_for_workers(1, timeout=PATIENCE_S)
+        except (OSError, ValueError) as error:
+            raise SettingError(f"scheduler {scheduler}: not reached, or without workers ({error})") from error
+        with client:
+            yield client
+    else:
+        cluster = LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        )
+        with cluster, Client(cluster) as client:
+            yield client
+
+
+def _distribute(
+    client: Any,
+    converter: Converter,
+    volumes: tuple[Volume, ...],
+    location: Location,
+    profile: str,
+) -> Iterator[Outcome]:
+    from distributed import as_completed
+
+    waiting = iter(volumes)
+    asked: dict[str, Volume] = {}
+
+    def submit(volume: Volume) -> Any:
+        future = client.submit(convert_volume, converter, volume, location, profile, pure=False)
+        asked[future.key] = volume
+        return future
+
+    slots = WAITING * sum(client.nthreads().values())
+    running = as_completed([submit(volume) for volume, _ in zip(waiting, range(slots), strict=False)])
+    for future in running:
+        volume = asked.pop(future.key)
+        error = future.exception()
+        outcome = future.result() if error is None else Outcome(volume, fault=f"its worker was lost ({error})")
+        following = next(waiting, None)
+        if following is not None:
+            running.add(submit(following))
+        yield outcome
+
+
+def _follow(outcomes: Iterator[Outcome], plan: Plan, progress: Callable[[Progress], None] | None) -> list[Outcome]:
+    """Gather outcomes until the destination takes no more; tell how far it is after each."""
+    done: list[Outcome] = []
+    slices = 0
+    for outcome in outcomes:
+        done.append(outcome)
+        slices += len(outcome.volume.files)
+        if progress:
+            progress(Progress(slices, plan.slices, len(done), len(plan.convert)))
+        if outcome.hopeless:
+            break
+    return done
+
+
+def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome]) -> Report:
+    converted = [outcome for outcome in outcomes if outcome.fault is None]
+    failed = [_failure(outcome.volume, outcome.fault) for outcome in outcomes if outcome.fault is not None]
+    tried = {outcome.volume.volume_id for outcome in outcomes}
+    failed += [
+        _failure(volume, "not tried, since the destination takes no more")
+        for volume in plan.convert
+        if volume.volume_id not in tried
+    ]
+    issues = [*scan.issues, *(issue for outcome in outcomes for issue in outcome.issues)]
+    counts = {
+        "volumes converted": len(converted),
+        "volumes updated": len(plan.update),
+        "volumes skipped": len(plan.skip),
+        "volumes missing": len(scan.missing),
+        "failures": len(scan.failed) + len(failed),
+        "slices converted": sum(len(outcome.volume.files) for outcome in converted),
+        **Counter(f"issues: {issue.kind}" for issue in issues),
+    }
+    return Report(
+        source=converter.name,
+        tool=TOOL,
+        converted=tuple(sorted(outcome.volume.volume_id for outcome in converted)),
+        updated=tuple(volume.volume_id for volume in plan.update),
+        skipped=tuple(volume.volume_id for volume in plan.skip),
+        failed=(*scan.failed, *failed),
+        missing=scan.missing,
+        issues=tuple(issues),
+        counts=counts,
+    )
+
+
+def _failure(volume: Volume, fault: str) -> Issue:
+    lesions = tuple(lesion.lesion_id for lesion in volume.lesions)
+    return Issue("failed-volume", volume.volume_id, volume.files[0].name, fault, lesions)

@@ -1,0 +1,1 @@
+"""File formats to arrays and records. Knows no dataset and no Zarr."""

@@ -1,0 +1,106 @@
+"""Files under a root, which is a folder or a zip that is read in place.
+
+A zip's directory is read once per process and its members are read one by one: nothing is unpacked to the disk, and
+memory holds the directory and one member.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from lesionzarr.errors import SourceError
+from lesionzarr.series import SourceFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEPTH = 4
+"""Folder levels below a root that are searched: Images_png_56/Images_png/<series>/<slice> and one to spare."""
+
+
+def iter_files(root: Path) -> Iterator[SourceFile]:
+    """List every file under a folder or in a zip.
+
+    Parameters
+    ----------
+    root
+        A folder (links are followed, `DEPTH` levels deep) or a zip.
+
+    Yields
+    ------
+    SourceFile
+        In no particular order. Names of zip members are given as stored, so that a name that escapes can be reported.
+
+    Raises
+    ------
+    SourceError
+        The root is neither, or the zip is damaged.
+    """
+    if root.is_dir():
+        yield from _iter_folder(root)
+    else:
+        for info in _open_zip(str(root), os.getpid()).infolist():
+            if not info.is_dir():
+                yield SourceFile(str(root), info.filename, info.file_size, info.CRC)
+
+
+def escapes(name: str) -> bool:
+    """Tell whether a name inside an archive points outside of it."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
+
+
+def read_file(file: SourceFile) -> bytes:
+    """Read one file whole.
+
+    Parameters
+    ----------
+    file
+        As listed by `iter_files`.
+
+    Returns
+    -------
+    bytes
+        For a zip member, unpacked and checked against its CRC-32.
+
+    Raises
+    ------
+    SourceError
+        It is gone, cannot be read, or is damaged.
+    """
+    root = Path(file.root)
+    try:
+        if root.is_dir():
+            return (root / file.name).read_bytes()
+        return _open_zip(file.root, os.getpid()).read(file.name)
+    except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise SourceError(f"{root.name}/{file.name}: cannot be read ({error})") from error
+
+
+def _iter_folder(root: Path, prefix: str = "", depth: int = DEPTH) -> Iterator[SourceFile]:
+    try:
+        entries = sorted(os.scandir(root / prefix), key=lambda entry: entry.name)
+    except OSError as error:
+        raise SourceError(f"{root.name}/{prefix}: the folder cannot be listed ({error})") from error
+    for entry in entries:
+        name = f"{prefix}{entry.name}"
+        if entry.is_dir():
+            if depth > 0:
+                yield from _iter_folder(root, f"{name}/", depth - 1)
+        elif entry.is_file():
+            status = entry.stat()
+            yield SourceFile(str(root), name, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _open_zip(path: str, pid: int) -> zipfile.ZipFile:  # noqa: ARG001
+    # pid: a child process must not share the parent's file position, so each opens its own
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise SourceError(f"{Path(path).name}: cannot be read as a zip ({error}); fetch it again") from error

@@ -1,0 +1,1 @@
+"""Stores to crops and context stacks. Knows no source format."""

@@ -1,0 +1,88 @@
+"""Voxels of a store, read through zarr-python.
+
+zarr-python gives the fill value for a shard that is missing, and zarr 3.1 for one that is empty; here both are damage,
+so every shard that a region touches is looked at first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from lesionzarr.errors import IntegrityError, NotFoundError
+from lesionzarr.store import layout
+from lesionzarr.store.shards import index_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from lesionzarr.geometry import Region
+    from lesionzarr.store.location import Location
+
+
+def iter_regions(location: Location, wanted: Iterable[tuple[str, Region]]) -> Iterator[tuple[NDArray[Any], int]]:
+    """Read regions of volumes.
+
+    Parameters
+    ----------
+    location
+        The store.
+    wanted
+        Volume id and region of each.
+
+    Yields
+    ------
+    ndarray
+        The voxels of each region, in the order asked for.
+    int
+        The fill value of its volume.
+
+    Raises
+    ------
+    NotFoundError
+        No such volume.
+    IntegrityError
+        A shard is missing, cut off or damaged.
+    """
+    store = location.zarr_store()
+    arrays: dict[str, zarr.Array[Any]] = {}
+    for volume_id, region in wanted:
+        if volume_id not in arrays:
+            arrays[volume_id] = _open(store, location, volume_id)
+        array = arrays[volume_id]
+        yield _read(array, location, volume_id, region), int(array.fill_value)
+
+
+def _open(store: Any, location: Location, volume_id: str) -> zarr.Array[Any]:
+    path = f"{layout.volume_key(volume_id)}/{layout.ARRAY}"
+    try:
+        return zarr.open_array(store, path=path, mode="r", zarr_format=3)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{location.name}: no volume {volume_id}") from error
+
+
+def _read(array: zarr.Array[Any], location: Location, volume_id: str, region: Region) -> NDArray[Any]:
+    if 0 in region.shape:
+        return np.empty(region.shape, dtype=array.dtype)
+    _check_shards(array, location, volume_id, region)
+    try:
+        return np.asarray(array[region.slices])
+    except (ValueError, RuntimeError) as error:
+        raise IntegrityError(
+            f"{location.name}: volume {volume_id}, {array.path}: damaged ({error}); convert it again"
+        ) from error
+
+
+def _check_shards(array: zarr.Array[Any], location: Location, volume_id: str, region: Region) -> None:
+    shard = array.shards or array.chunks
+    chunks = int(np.prod([-(-outer // inner) for outer, inner in zip(shard, array.chunks, strict=True)]))
+    for number in range(region.start[0] // shard[0], (region.stop[0] - 1) // shard[0] + 1):
+        key = f"{array.path}/c/{number}/0/0"
+        size = location.size(key)
+        if size is None or size < index_bytes(chunks):
+            fault = "missing" if size is None else f"cut off ({size} bytes)"
+            raise IntegrityError(f"{location.name}: volume {volume_id}, {key}: {fault}; convert it again")

@@ -1,0 +1,191 @@
+"""What all readers share: settings, and the verbs that deliver. A reader adds how a lesion becomes a request."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from lesionzarr.errors import GeometryError, SettingError
+from lesionzarr.readers._images import read_images
+from lesionzarr.readers._request import EDGE, find_lesions
+from lesionzarr.readers.batch import Batch, Crop
+from lesionzarr.window import OWN, Window, WindowLike, resolve_window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import dask.array as da
+    import numpy as np
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from lesionzarr.lesion import Lesion
+    from lesionzarr.readers._request import LesionsLike, Request
+    from lesionzarr.store.catalog import Catalog
+
+BATCH = 64
+"""Lesions per dask task."""
+
+
+@dataclass(frozen=True)
+class Reader(ABC):
+    """Frozen settings, and the verbs."""
+
+    catalog: Catalog
+    """The opened store."""
+    _: KW_ONLY
+    window: WindowLike | Sequence[WindowLike] | None = None
+    """A preset name, (low, high) in HU, ``"dicom"`` for the lesion's own, a list of these (one channel each), or None
+    for HU."""
+    dtype: str = "uint8"
+    """Of windowed images: ``"uint8"`` (0..255, truncated) or ``"float32"`` (0..1). Without a window it is int16."""
+    padding: float | str | None = None
+    """What stands outside of the volume: HU, ``"edge"``, or None for the low end of each window (without a window: the
+    volume's own padding value)."""
+
+    kind: ClassVar[type[Crop]] = Crop
+
+    def __post_init__(self) -> None:
+        if self.dtype not in {"uint8", "float32"}:
+            raise SettingError(f"dtype {self.dtype!r}: windowed images are 'uint8' or 'float32'")
+        if isinstance(self.padding, str) and self.padding != EDGE:
+            raise SettingError(f"padding {self.padding!r}: a value in HU, 'edge' or None is needed")
+        for window in self._windows():
+            if window != OWN:
+                resolve_window(window)
+
+    @abstractmethod
+    def request(self, lesion: Lesion) -> Request:
+        """Say which voxels make the image of a lesion; GeometryError for a lesion without a position."""
+
+    @abstractmethod
+    def step(self, lesion: Lesion) -> tuple[float, float, float]:
+        """Give the distance of neighbouring voxels of the image, in voxels of the volume, (z, y, x)."""
+
+    @property
+    def image_dtype(self) -> str:
+        """Dtype of the images."""
+        return self.dtype if self._windows() else "int16"
+
+    def read(self, lesion: str | Lesion) -> Crop:
+        """Read one lesion.
+
+        Parameters
+        ----------
+        lesion
+            Id or lesion.
+
+        Returns
+        -------
+        Crop
+            With `image` (window, z, y, x).
+
+        Raises
+        ------
+        NotFoundError
+            No such lesion.
+        GeometryError
+            The lesion has no position, since its key slice is not in the store.
+        IntegrityError
+            The store is damaged there.
+        """
+        return self.read_batch(lesion).crops[0]
+
+    def read_batch(self, lesions: LesionsLike) -> Batch:
+        """Read several lesions.
+
+        Parameters
+        ----------
+        lesions
+            Ids, lesions, or rows of ``catalog.lesions``; at least one.
+
+        Returns
+        -------
+        Batch
+            With `image` (lesion, window, z, y, x), in the order given.
+
+        Raises
+        ------
+        NotFoundError, GeometryError, IntegrityError
+            As `read`; also GeometryError where the images would differ in shape.
+        """
+        found = find_lesions(self.catalog, lesions)
+        requests = self._requests(found)
+        image, valid = read_images(self.catalog.location, requests, self.image_dtype)
+        crops = tuple(
+            self._crop(lesion, request, image[i], valid[i])
+            for i, (lesion, request) in enumerate(zip(found, requests, strict=True))
+        )
+        return Batch(image, valid, crops)
+
+    def to_dask(self, lesions: LesionsLike, batch_size: int = BATCH) -> da.Array:
+        """Give the images as a lazy array.
+
+        Parameters
+        ----------
+        lesions
+            Ids, lesions, or rows of ``catalog.lesions``.
+        batch_size
+            Lesions per task.
+
+        Returns
+        -------
+        dask.array.Array
+            (lesion, window, z, y, x), one chunk and one task per `batch_size` lesions. Tasks hold the path of the store
+            and their own requests, no table.
+        """
+        from lesionzarr.readers._dask import lazy_images
+
+        requests = self._requests(find_lesions(self.catalog, lesions))
+        return lazy_images(self.catalog.location, requests, self.image_dtype, batch_size)[0]
+
+    def to_xarray(self, lesions: LesionsLike, batch_size: int = BATCH) -> xr.Dataset:
+        """Give the images as a lazy dataset with the lesion table as coordinates.
+
+        Parameters
+        ----------
+        lesions
+            Ids, lesions, or rows of ``catalog.lesions``.
+        batch_size
+            Lesions per task.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``image`` (lesion, window, z, y, x) and ``valid`` (lesion, z, y, x), on dask arrays.
+        """
+        from lesionzarr.readers._dask import lazy_images
+        from lesionzarr.readers._xarray import to_dataset
+
+        found = find_lesions(self.catalog, lesions)
+        image, valid = lazy_images(self.catalog.location, self._requests(found), self.image_dtype, batch_size)
+        names = [window if isinstance(window, str) else str(window) for window in self._windows()]
+        return to_dataset(image, valid, found, names or ["HU"])
+
+    def _windows(self) -> list[WindowLike]:
+        window = self.window
+        if window is None:
+            return []
+        if isinstance(window, (str, Window)):
+            return [window]
+        if isinstance(window, tuple) and all(isinstance(end, (int, float)) for end in window):
+            return [cast("tuple[float, float]", window)]
+        return list(cast("Sequence[WindowLike]", window))
+
+    def _resolved(self, lesion: Lesion) -> tuple[Window, ...]:
+        return tuple(resolve_window(window, lesion.window) for window in self._windows())
+
+    def _requests(self, lesions: list[Lesion]) -> list[Request]:
+        if not lesions:
+            raise SettingError("no lesions to read")
+        requests = [self.request(lesion) for lesion in lesions]
+        shapes = {(len(request.z), *request.size) for request in requests}
+        if len(shapes) > 1:
+            raise GeometryError(f"images of different shapes {sorted(shapes)} make no batch; give a size")
+        return requests
+
+    def _crop(self, lesion: Lesion, request: Request, image: NDArray[Any], valid: NDArray[np.bool_]) -> Crop:
+        origin = (float(request.z[0]), float(request.y), float(request.x))
+        grid = self.catalog.grid(lesion.volume_id)
+        return self.kind(image, valid, lesion, request.windows, grid, origin, self.step(lesion))

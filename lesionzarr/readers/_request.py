@@ -1,0 +1,82 @@
+"""What a reader is asked for: voxels at positions of one volume. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from lesionzarr.errors import SettingError
+from lesionzarr.lesion import Lesion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TypeAlias
+
+    from lesionzarr.store.catalog import Catalog
+    from lesionzarr.window import Window
+
+    LesionsLike: TypeAlias = str | Lesion | pd.DataFrame | Iterable[str | Lesion]
+
+EDGE = "edge"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image to deliver. Positions may lie outside of the volume."""
+
+    volume_id: str
+    shape: tuple[int, int, int]
+    """Of the whole volume, (z, y, x)."""
+    z: tuple[float, ...]
+    """Row of the volume of each slice of the image; between two rows the slice is interpolated."""
+    y: int
+    """First row of pixels."""
+    x: int
+    """First column of pixels."""
+    size: tuple[int, int]
+    """Rows and columns of pixels."""
+    windows: tuple[Window, ...]
+    """One channel each; none means HU."""
+    padding: float | str | None
+    """What stands outside of the volume: a value in HU, ``"edge"`` for the nearest voxel, None for each window's low
+    end (the volume's own padding value where there is no window)."""
+    nearest_slice: bool = False
+    """Past either end of the volume, repeat the nearest slice instead of padding."""
+    repeat: int | None = None
+    """Row that stands for all, where the distance of the rows is unknown; only its own position is valid."""
+
+
+def find_lesions(catalog: Catalog, lesions: LesionsLike) -> list[Lesion]:
+    """Turn what a user passes into lesions.
+
+    Parameters
+    ----------
+    catalog
+        The store.
+    lesions
+        An id or a lesion, several of them, or rows of ``catalog.lesions``.
+
+    Returns
+    -------
+    list of Lesion
+        In the order given.
+
+    Raises
+    ------
+    NotFoundError
+        An id that the store does not hold.
+    SettingError
+        Something that is none of these.
+    """
+    if isinstance(lesions, (str, Lesion)):
+        lesions = [lesions]
+    if isinstance(lesions, pd.DataFrame):
+        ids = list(lesions.get("lesion_id", lesions.index))
+    else:
+        ids = [item.lesion_id if isinstance(item, Lesion) else item for item in lesions]
+    wrong = next((item for item in ids if not isinstance(item, str)), None)
+    if wrong is not None:
+        raise SettingError(f"lesion {wrong!r}: an id, a Lesion or rows of catalog.lesions are needed")
+    return catalog.find_lesions(ids)

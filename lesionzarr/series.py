@@ -1,0 +1,67 @@
+"""Volumes and the files that they come from: what a converter finds and a store holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lesionzarr.geometry import Grid
+    from lesionzarr.lesion import Lesion
+    from lesionzarr.report import Issue
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file that voxels come from, in a folder or in a zip."""
+
+    root: str
+    """Folder or zip that holds it."""
+    name: str
+    """Path inside the root, with forward slashes."""
+    size: int
+    """Length in bytes, unpacked."""
+    stamp: int
+    """Time of the last change in ns for a file in a folder, CRC-32 for a member of a zip."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One unbroken, evenly spaced stack of slices of one series: the unit that is stored as one array."""
+
+    volume_id: str
+    series_id: str
+    study_id: str
+    patient_id: str
+    grid: Grid
+    """Shape as the source's table states it; the files have the last word when they are read."""
+    first_slice: int
+    """The source's own number of row 0."""
+    last_slice: int
+    """The source's own number of the last row."""
+    files: tuple[SourceFile, ...]
+    """One per slice, in the order of z."""
+    lesions: tuple[Lesion, ...] = ()
+    modality: str = "CT"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over name, size and stamp of every file: two equal ones mean that the source has not changed."""
+        rows = [[file.name, file.size, file.stamp] for file in self.files]
+        return "sha256:" + hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a source holds, found without opening any pixel data."""
+
+    volumes: tuple[Volume, ...]
+    """Sorted by id; every lesion that can be placed is in one of them."""
+    missing: tuple[Issue, ...] = ()
+    """Volumes that the source's table names and that have no image here."""
+    failed: tuple[Issue, ...] = ()
+    """Rows, files and archives that cannot be used, with the reason."""
+    issues: tuple[Issue, ...] = ()
+    """What is odd and was dealt with."""

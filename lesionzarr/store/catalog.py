@@ -1,0 +1,268 @@
+"""The catalog: two Parquet tables derived from the groups, and the handle that users open.
+
+Opening reads the root group and the two tables, and no group of a volume.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lesionzarr.errors import IntegrityError, NotFoundError, StoreError, not_found
+from lesionzarr.geometry import Grid
+from lesionzarr.lesion import COLUMNS, Lesion
+from lesionzarr.store import layout
+from lesionzarr.store.location import Location, open_location
+from lesionzarr.store.writer import read_attributes
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    import xarray as xr
+
+ARROW: dict[str, pa.DataType] = {
+    "str": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "tuple[float]": pa.list_(pa.float64()),
+    "tuple[str]": pa.list_(pa.string()),
+}
+LESIONS = pa.schema([(name, ARROW[word]) for name, word in COLUMNS.items()])
+VOLUMES = pa.schema(
+    [
+        *((name, pa.string()) for name in ("volume_id", "series_id", "study_id", "patient_id", "modality")),
+        *((name, pa.int64()) for name in ("slices", "rows", "columns", "lesions")),
+        *((name, pa.float64()) for name in ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")),
+        *((name, pa.int64()) for name in ("first_slice", "last_slice")),
+        ("orientation", pa.list_(pa.string())),
+        ("profile", pa.string()),
+        ("voxels", pa.string()),
+        ("array", pa.string()),
+    ]
+)
+"""`lesions` counts the volume's lesions, `voxels` is their checksum, `array` the content of ``hu/zarr.json``."""
+
+NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
+"""Integers stay integers where values are missing."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """An opened store: its volumes and lesions, and no pixels."""
+
+    location: Location = field(repr=False)
+    info: dict[str, Any]
+    """Source, title, licence and citation of the dataset, format and tool of the store."""
+    lesions: pd.DataFrame = field(repr=False)
+    """One row per lesion, indexed by lesion_id; columns as `lesionzarr.lesion.Lesion`."""
+    volumes: pd.DataFrame = field(repr=False)
+    """One row per volume, indexed by volume_id."""
+
+    def __len__(self) -> int:
+        return len(self.lesions)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a copy in another process reads the tables itself: they are megabytes, the location is a path
+        return _open, (self.location,)
+
+    @cached_property
+    def series(self) -> pd.DataFrame:
+        """One row per series, indexed by series_id: its study and patient, number of volumes, slices and lesions."""
+        groups = self.volumes.reset_index().groupby("series_id")
+        return groups.agg(
+            study_id=("study_id", "first"),
+            patient_id=("patient_id", "first"),
+            modality=("modality", "first"),
+            volumes=("volume_id", "count"),
+            slices=("slices", "sum"),
+            lesions=("lesions", "sum"),
+        )
+
+    def find_lesions(self, ids: Sequence[str]) -> list[Lesion]:
+        """Give lesions by id.
+
+        Parameters
+        ----------
+        ids
+            Lesion ids.
+
+        Returns
+        -------
+        list of Lesion
+            In the order given.
+
+        Raises
+        ------
+        NotFoundError
+            No lesion of that id; near ones are named.
+        """
+        places = self.lesions.index.get_indexer(pd.Index(ids, dtype=object))
+        if (places < 0).any():
+            raise not_found("lesion", ids[int((places < 0).argmax())], self.lesions.index)
+        rows = self.lesions.iloc[places].reset_index().to_dict("records")
+        return [Lesion.from_row({str(name): value for name, value in row.items()}) for row in rows]
+
+    def grid(self, volume_id: str) -> Grid:
+        """Give shape, spacing and orientation of a volume.
+
+        Raises
+        ------
+        NotFoundError
+            No volume of that id; near ones are named.
+        """
+        if volume_id not in self.volumes.index:
+            raise not_found("volume", volume_id, self.volumes.index)
+        row: dict[Any, Any] = self.volumes.loc[volume_id].to_dict()
+        z_mm, y_mm, x_mm = (row[f"spacing_{name}_mm"] for name in "zyx")
+        return Grid(
+            (row["slices"], row["rows"], row["columns"]),
+            (None if math.isnan(z_mm) else z_mm, y_mm, x_mm),
+            None if row["orientation"] is None else tuple(row["orientation"]),
+        )
+
+    def volume(self, volume_id: str) -> xr.Dataset:
+        """Open a volume with xarray, lazily.
+
+        Parameters
+        ----------
+        volume_id
+            Such as ``"000001_01_01_103-115"``.
+
+        Returns
+        -------
+        xarray.Dataset
+            `hu`, int16 (z, y, x), with coordinates z, y, x in mm; nothing is read before it is asked for.
+
+        Raises
+        ------
+        NotFoundError
+            No volume of that id; near ones are named.
+        """
+        import xarray as xr
+
+        if volume_id not in self.volumes.index:
+            raise not_found("volume", volume_id, self.volumes.index)
+        dataset: xr.Dataset = xr.open_zarr(
+            self.location.zarr_store(),
+            group=layout.volume_key(volume_id),
+            chunks=None,
+            consolidated=False,
+            zarr_format=3,
+        )
+        return dataset
+
+
+def open_catalog(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Catalog:
+    """Open a store.
+
+    Parameters
+    ----------
+    url
+        Path or URL of the store.
+    storage_options
+        Options of the object store, where `url` is a URL.
+
+    Returns
+    -------
+    Catalog
+
+    Raises
+    ------
+    NotFoundError
+        Nothing is there.
+    SettingError
+        Something else than a lesionzarr store of a known format is there.
+    StoreError
+        The store cannot be reached, or has no catalog.
+    """
+    return _open(open_location(url, storage_options))
+
+
+def write_catalog(location: Location) -> int:
+    """Derive both tables from the groups of the volumes, and write them.
+
+    Parameters
+    ----------
+    location
+        The store.
+
+    Returns
+    -------
+    int
+        Number of lesions.
+    """
+    volumes: list[dict[str, Any]] = []
+    lesions: list[dict[str, Any]] = []
+    for volume_id in location.list_folders(layout.VOLUMES):
+        own = read_attributes(location, volume_id)
+        if own is not None:
+            volumes.append(_volume_row(location, volume_id, own))
+            lesions += own["lesions"]
+    lesions.sort(key=_order)
+    location.write(layout.VOLUMES_TABLE, _parquet(volumes, VOLUMES))
+    location.write(layout.LESIONS_TABLE, _parquet(lesions, LESIONS))
+    return len(lesions)
+
+
+def _open(location: Location) -> Catalog:
+    root = location.read(layout.GROUP_FILE)
+    if root is None:
+        raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
+    info = layout.check_root(json.loads(root).get("attributes", {}), location.name)
+    return Catalog(
+        location,
+        info,
+        _frame(location, layout.LESIONS_TABLE, "lesion_id"),
+        _frame(location, layout.VOLUMES_TABLE, "volume_id"),
+    )
+
+
+def _order(row: dict[str, Any]) -> tuple[bool, int, str]:
+    # the source's own order; rows that come from no row of its table follow
+    number = row["source_row"]
+    return number is None, number or 0, row["lesion_id"]
+
+
+def _volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict[str, Any]:
+    volume, made = own["volume"], own["provenance"]
+    array = location.read(f"{layout.volume_key(volume_id)}/{layout.ARRAY}/{layout.GROUP_FILE}")
+    if array is None:
+        raise IntegrityError(f"{location.name}: volume {volume_id} has no hu/zarr.json; convert it again")
+    return {
+        **volume,
+        **dict(zip(("slices", "rows", "columns"), volume["shape"], strict=True)),
+        **dict(zip(("spacing_z_mm", "spacing_y_mm", "spacing_x_mm"), volume["spacing_mm"], strict=True)),
+        "lesions": len(own["lesions"]),
+        "profile": made["profile"],
+        "voxels": made["voxels"],
+        "array": array.decode(),
+    }
+
+
+def _parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
+    kept = [{name: row.get(name) for name in schema.names} for row in rows]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(kept, schema=schema), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _frame(location: Location, key: str, index: str) -> pd.DataFrame:
+    data = location.read(key)
+    if data is None:
+        raise StoreError(f"{location.name}: no {key}; the conversion did not end: run it again, or `lesionzarr index`")
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except pa.ArrowException as error:
+        raise IntegrityError(f"{location.name}/{key}: damaged ({error}); run `lesionzarr index`") from error
+    frame: pd.DataFrame = table.to_pandas(types_mapper=NULLABLE.get)
+    return frame.set_index(index)

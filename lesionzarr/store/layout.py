@@ -1,0 +1,218 @@
+"""The store format, version 1. This docstring is its specification.
+
+::
+
+    <name>.zarr/
+      zarr.json                     group; attributes.lesionzarr = {format, source, title, licence, citation, tool,
+                                    created}
+      catalog/volumes.parquet       one row per volume, with array metadata and checksum; derived from the groups below
+      catalog/lesions.parquet       one row per lesion; derived from the groups below
+      catalog/report.json           what the last conversion converted, skipped and failed at, with reasons
+      volumes/zarr.json             group
+      volumes/<volume_id>/          group, an OME-Zarr 0.5 image
+        zarr.json                   written LAST: a volume exists exactly when this object exists
+        hu/zarr.json                int16 (z, y, x), Hounsfield units
+        hu/c/<i>/0/0                one shard per 64 slices
+        z, y, x                     float64, position in mm along the LPS axes
+
+Everything is Zarr v3. `hu` uses ``sharding_indexed``: inner chunks (8, 64, 64) in lexicographic order, each encoded by
+the profile's codecs and closed by ``crc32c``; the index stands at the end and has its own ``crc32c``. Every inner chunk
+of every shard is present: a missing shard or chunk is damage, never padding. `fill_value` is the volume's own padding.
+
+``attributes.lesionzarr`` of a volume's group holds
+
+- ``volume``: volume_id, series_id, study_id, patient_id, modality, shape, spacing_mm (z, y, x; null where unknown),
+  orientation (RFC-4 words), first_slice and last_slice (the source's own numbers);
+- ``lesions``: rows of the lesion table (`lesionzarr.lesion`), the canonical copy;
+- ``provenance``: tool, converter, profile, fingerprint of the source files, their names and sizes, and ``voxels``, the
+  SHA-256 of the decoded voxels (int16, little endian, C order).
+
+Ids are letters, digits, ``.``, ``_`` and ``-``, and begin with a letter or a digit. No attribute holds NaN, an absolute
+path or the name of a machine.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from lesionzarr.errors import SettingError, SourceError, not_found
+
+if TYPE_CHECKING:
+    from lesionzarr.geometry import Grid
+
+FORMAT = 1
+VOLUMES = "volumes"
+ARRAY = "hu"
+GROUP_FILE = "zarr.json"
+VOLUMES_TABLE = "catalog/volumes.parquet"
+LESIONS_TABLE = "catalog/lesions.parquet"
+REPORT = "catalog/report.json"
+
+CHUNK = (8, 64, 64)
+SHARD_SLICES = 64
+
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+CRC32C = {"name": "crc32c", "configuration": {}}
+LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def _blosc(cname: str, clevel: int) -> list[dict[str, Any]]:
+    settings = {"cname": cname, "clevel": clevel, "shuffle": "shuffle", "typesize": 2, "blocksize": 0}
+    return [LITTLE_ENDIAN, {"name": "blosc", "configuration": settings}, CRC32C]
+
+
+PROFILES: dict[str, list[dict[str, Any]]] = {
+    "portable": _blosc("zstd", 5),
+    "fast": _blosc("lz4", 5),
+    "dense": [{"name": "numcodecs.pcodec", "configuration": {"level": 8}}, CRC32C],
+}
+"""Codecs of an inner chunk: read everywhere; quickest to decode; smallest (zarr-python and zarrs only)."""
+
+
+def check_profile(profile: str) -> None:
+    """Raise NotFoundError unless `profile` is one of `PROFILES`."""
+    if profile not in PROFILES:
+        raise not_found("profile", profile, PROFILES)
+
+
+def check_ids(ids: list[str]) -> None:
+    """Refuse volume ids that cannot be folder names everywhere.
+
+    Raises
+    ------
+    SourceError
+        An id with other characters than the format allows, or two that differ only in case.
+    """
+    seen: dict[str, str] = {}
+    for name in ids:
+        if not ID.fullmatch(name) or ".." in name:
+            raise SourceError(f"volume id {name!r}: only letters, digits, '.', '_' and '-' are possible, and no '..'")
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise SourceError(f"volume ids {other!r} and {name!r} differ only in case, which some disks cannot hold")
+
+
+def volume_key(volume_id: str) -> str:
+    """Give the path of a volume's group inside the store."""
+    return f"{VOLUMES}/{volume_id}"
+
+
+def shard_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Give the shape of a shard: up to 64 slices, whole rows and columns, rounded up to whole chunks."""
+    depth, rows, columns = (-(-size // chunk) * chunk for size, chunk in zip(shape, CHUNK, strict=True))
+    return min(depth, SHARD_SLICES), rows, columns
+
+
+def hu_metadata(shape: tuple[int, int, int], fill_value: int, profile: str) -> dict[str, Any]:
+    """Give the Zarr v3 metadata of the voxels.
+
+    Parameters
+    ----------
+    shape
+        Number of slices, rows and columns.
+    fill_value
+        The volume's padding value in HU.
+    profile
+        Name of the codecs in `PROFILES`.
+
+    Returns
+    -------
+    dict
+        Content of ``hu/zarr.json``.
+    """
+    sharding = {
+        "chunk_shape": list(CHUNK),
+        "codecs": PROFILES[profile],
+        "index_codecs": [LITTLE_ENDIAN, CRC32C],
+        "index_location": "end",
+    }
+    codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+    attributes = {"units": "HU", "long_name": "CT number"}
+    return _array(shape, shard_shape(shape), "int16", fill_value, codecs, ("z", "y", "x"), attributes)
+
+
+def coordinate_metadata(name: str, size: int, *, in_mm: bool) -> dict[str, Any]:
+    """Give the Zarr v3 metadata of one coordinate, a float64 array in one chunk.
+
+    Parameters
+    ----------
+    name
+        ``z``, ``y`` or ``x``.
+    size
+        Number of positions.
+    in_mm
+        False where the positions are mere row numbers, since the spacing is unknown.
+
+    Returns
+    -------
+    dict
+        Content of ``<name>/zarr.json``.
+    """
+    long_name = f"position along the {name} axis of the DICOM patient system (LPS), from the first pixel centre"
+    attributes = {"units": "mm", "long_name": long_name} if in_mm else {"long_name": "row number; spacing unknown"}
+    return _array((size,), (size,), "float64", 0.0, [LITTLE_ENDIAN, CRC32C], (name,), attributes)
+
+
+def group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Give the Zarr v3 metadata of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def ome_attributes(grid: Grid) -> dict[str, Any]:
+    """Give the OME-Zarr 0.5 image metadata of a volume.
+
+    Scales are positive; the direction of an axis is told by its RFC-4 orientation. An unknown slice interval becomes
+    scale 1 without a unit.
+    """
+    axes: list[dict[str, Any]] = []
+    for index, name in enumerate("zyx"):
+        axis: dict[str, Any] = {"name": name, "type": "space"}
+        if grid.spacing_mm[index] is not None:
+            axis["unit"] = "millimeter"
+        if grid.orientation is not None:
+            axis["orientation"] = {"type": "anatomical", "value": grid.orientation[index]}
+        axes.append(axis)
+    scale = [1.0 if mm is None else mm for mm in grid.spacing_mm]
+    dataset = {"path": ARRAY, "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+    return {"version": "0.5", "multiscales": [{"name": "ct", "axes": axes, "datasets": [dataset]}]}
+
+
+def check_root(attributes: dict[str, Any], name: str) -> dict[str, Any]:
+    """Give the store's own attributes from those of its root group.
+
+    Raises
+    ------
+    SettingError
+        The group is no lesionzarr store, or of a format that this version does not know.
+    """
+    own = attributes.get("lesionzarr")
+    if not isinstance(own, dict) or "format" not in own:
+        raise SettingError(f"{name}: a Zarr group, but no lesionzarr store")
+    if own["format"] != FORMAT:
+        raise SettingError(f"{name}: store format {own['format']}, this version reads {FORMAT}; update lesionzarr")
+    return own
+
+
+def _array(
+    shape: tuple[int, ...],
+    chunk: tuple[int, ...],
+    dtype: str,
+    fill_value: float,
+    codecs: list[dict[str, Any]],
+    dimensions: tuple[str, ...],
+    attributes: dict[str, Any],
+) -> dict[str, Any]:
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill_value,
+        "codecs": codecs,
+        "dimension_names": list(dimensions),
+        "attributes": attributes,
+    }

@@ -1,0 +1,207 @@
+"""Where a store is: a folder, or a bucket by URL, behind the few verbs that a store needs.
+
+Writing one object is atomic: on a disk through a temporary name and a rename, in a bucket by one request. An object has
+one writer at a time (the temporary name is fixed, so that what a killed writer leaves is overwritten by the next).
+Object stores need the extra ``cloud`` (obstore).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lesionzarr.errors import MissingExtraError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from zarr.abc.store import Store
+
+ABSENT = (FileNotFoundError, NotADirectoryError)
+
+URL = re.compile(r"[a-z][a-z0-9+.-]+://")
+
+
+class Location(Protocol):
+    """The verbs. Keys are paths inside the store, with forward slashes; every fault is a StoreError."""
+
+    @property
+    def name(self) -> str:
+        """How messages call the store: the last component of its path or URL."""
+
+    def read(self, key: str) -> bytes | None:
+        """Read an object whole; None if there is none."""
+
+    def size(self, key: str) -> int | None:
+        """Give the length of an object in bytes; None if there is none."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write an object, replacing what was there, at once or not at all."""
+
+    def delete(self, key: str) -> None:
+        """Delete an object, if it is there."""
+
+    def delete_tree(self, key: str) -> None:
+        """Delete every object under a key, if there are any."""
+
+    def list_folders(self, key: str) -> list[str]:
+        """List the names of the folders directly under a key, sorted."""
+
+    def zarr_store(self) -> Store:
+        """Open a read-only store of zarr-python."""
+
+
+def open_location(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Location:
+    """Make the location of a path or URL, without touching it.
+
+    Parameters
+    ----------
+    url
+        Path of a folder, or a URL that obstore knows (``s3://``, ``gs://``, ``az://``, ``http(s)://``, ``file://``).
+    storage_options
+        Keyword arguments of ``obstore.store.from_url``; for URLs alone.
+
+    Returns
+    -------
+    Location
+    """
+    if isinstance(url, str) and URL.match(url):
+        return Bucket(url.rstrip("/"), dict(storage_options or {}))
+    return Folder(Path(url))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A store in a folder."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """Last component of the path."""
+        return self.root.resolve().name
+
+    def read(self, key: str) -> bytes | None:
+        """Read an object whole; None if there is none."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            return (self.root / key).read_bytes()
+        return None
+
+    def size(self, key: str) -> int | None:
+        """Give the length of an object in bytes; None if there is none."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            return (self.root / key).stat().st_size
+        return None
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write an object through a temporary name and a rename."""
+        path = self.root / key
+        part = path.with_name(f".{path.name}.part")
+        with _faults(self.name, key), suppress(*ABSENT):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+            part.replace(path)
+
+    def delete(self, key: str) -> None:
+        """Delete an object, if it is there."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            (self.root / key).unlink()
+
+    def delete_tree(self, key: str) -> None:
+        """Delete every object under a key, if there are any."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            shutil.rmtree(self.root / key)
+
+    def list_folders(self, key: str) -> list[str]:
+        """List the names of the folders directly under a key, sorted."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            return sorted(entry.name for entry in os.scandir(self.root / key) if entry.is_dir())
+        return []
+
+    def zarr_store(self) -> Store:
+        """Open a read-only store of zarr-python."""
+        from zarr.storage import LocalStore
+
+        return LocalStore(self.root, read_only=True)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A store behind a URL, reached through obstore."""
+
+    url: str
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Last component of the URL."""
+        return self.url.rsplit("/", 1)[-1]
+
+    def read(self, key: str) -> bytes | None:
+        """Read an object whole; None if there is none."""
+        with suppress(*ABSENT), self._opened(key) as store:
+            return bytes(store.get(key).bytes())
+        return None
+
+    def size(self, key: str) -> int | None:
+        """Give the length of an object in bytes; None if there is none."""
+        with suppress(*ABSENT), self._opened(key) as store:
+            return int(store.head(key)["size"])
+        return None
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write an object by one request."""
+        with self._opened(key) as store:
+            store.put(key, data)
+
+    def delete(self, key: str) -> None:
+        """Delete an object, if it is there."""
+        with suppress(*ABSENT), self._opened(key) as store:
+            store.delete(key)
+
+    def delete_tree(self, key: str) -> None:
+        """Delete every object under a key, if there are any."""
+        with self._opened(key) as store:
+            for page in store.list(f"{key}/"):
+                store.delete([item["path"] for item in page])
+
+    def list_folders(self, key: str) -> list[str]:
+        """List the names of the folders directly under a key, sorted."""
+        with self._opened(key) as store:
+            found = store.list_with_delimiter(f"{key}/")
+        return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
+
+    def zarr_store(self) -> Store:
+        """Open a read-only store of zarr-python."""
+        from zarr.storage import ObjectStore
+
+        with self._opened("") as store:
+            return ObjectStore(store, read_only=True)
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[Any]:
+        try:
+            from obstore.exceptions import BaseError
+            from obstore.store import from_url
+        except ImportError as error:
+            raise MissingExtraError(f"{self.url}: URLs need obstore: pip install 'lesionzarr[cloud]'") from error
+        try:
+            yield from_url(self.url, **self.options)
+        except BaseError as error:
+            raise StoreError(f"{self.name}/{key}: {error}") from error
+
+
+@contextmanager
+def _faults(name: str, key: str) -> Iterator[None]:
+    """Turn what a disk or a bucket raises into a StoreError that names the object."""
+    try:
+        yield
+    except OSError as error:
+        fault = StoreError(f"{name}/{key}: {error.strerror or error}")
+        fault.errno = error.errno
+        raise fault from error

@@ -1,0 +1,137 @@
+"""Shards of the ``sharding_indexed`` codec, encoded whole.
+
+A shard is its inner chunks, one after the other in C order of the chunk grid, then an index of (offset, length) pairs
+of little-endian uint64, then the CRC-32C of the index. zarr-python 3.1 writes the same format in Morton order; written
+here the order is the one that crops read along, and the bytes are equal whatever the version of zarr.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from typing import TYPE_CHECKING, Any, cast
+
+import google_crc32c
+import numcodecs
+import numpy as np
+
+from lesionzarr.errors import MissingExtraError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    Encode = Callable[[Any], Any]
+
+
+def index_bytes(chunks: int) -> int:
+    """Give the length of the index of a shard of so many inner chunks: 16 bytes each, and a checksum of 4."""
+    return 16 * chunks + 4
+
+
+def encode_shard(
+    voxels: NDArray[Any], shard_shape: tuple[int, ...], chunk_shape: tuple[int, ...], fill_value: int, codecs: list[Any]
+) -> bytes:
+    """Encode one shard.
+
+    Parameters
+    ----------
+    voxels
+        The part of the array that the shard covers, of at most `shard_shape`.
+    shard_shape, chunk_shape
+        Shape of the shard and of its inner chunks; the first a multiple of the second.
+    fill_value
+        Value of the voxels beyond the array's edge.
+    codecs
+        Zarr v3 metadata of the inner codecs.
+
+    Returns
+    -------
+    bytes
+        The shard, every inner chunk present.
+    """
+    encode = encoder(codecs)
+    parts: list[bytes] = []
+    index: list[int] = []
+    offset = 0
+    for chunk in _iter_chunks(voxels, shard_shape, chunk_shape, fill_value):
+        part = encode(chunk)
+        parts.append(part)
+        index += [offset, len(part)]
+        offset += len(part)
+    table = np.asarray(index, dtype="<u8").tobytes()
+    return b"".join([*parts, table, crc32c(table)])
+
+
+def encoder(codecs: list[dict[str, Any]]) -> Callable[[NDArray[Any]], bytes]:
+    """Make the function that encodes an array by a list of codecs.
+
+    Parameters
+    ----------
+    codecs
+        Zarr v3 metadata: ``bytes``, ``blosc`` and ``crc32c``, or ``numcodecs.pcodec`` in place of the first two.
+
+    Returns
+    -------
+    callable
+        Array to bytes.
+
+    Raises
+    ------
+    MissingExtraError
+        The codec needs a package that is not installed.
+    SettingError
+        A codec that is not written here.
+    """
+    steps = [_step(codec["name"], codec.get("configuration", {})) for codec in codecs]
+
+    def encode(chunk: NDArray[Any]) -> bytes:
+        data: Any = chunk
+        for step in steps:
+            data = step(data)
+        return bytes(data)
+
+    return encode
+
+
+def crc32c(data: bytes) -> bytes:
+    """Give the CRC-32C (Castagnoli) of `data` as 4 bytes, little endian."""
+    return struct.pack("<I", google_crc32c.value(data))
+
+
+def _step(name: str, settings: dict[str, Any]) -> Encode:
+    match name:
+        case "bytes":
+            return _little_endian
+        case "blosc":
+            shuffle = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}[settings["shuffle"]]
+            codec = numcodecs.Blosc(settings["cname"], settings["clevel"], shuffle, settings["blocksize"])
+            return cast("Encode", codec.encode)
+        case "numcodecs.pcodec":
+            try:
+                pcodec = numcodecs.get_codec({"id": "pcodec", **settings})
+            except (ImportError, numcodecs.errors.UnknownCodecError) as error:
+                raise MissingExtraError("profile 'dense' needs pcodec: pip install 'lesionzarr[dense]'") from error
+            return cast("Encode", pcodec.encode)
+        case "crc32c":
+            return lambda data: data + crc32c(data)
+    raise SettingError(f"codec {name!r} is not written by lesionzarr")
+
+
+def _little_endian(chunk: NDArray[Any]) -> NDArray[Any]:
+    # stays an array, so that Blosc sees the item size that its byte shuffle needs
+    return np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<"))
+
+
+def _iter_chunks(
+    voxels: NDArray[Any], shard_shape: tuple[int, ...], chunk_shape: tuple[int, ...], fill_value: int
+) -> Iterator[NDArray[Any]]:
+    starts = (range(0, shard, chunk) for shard, chunk in zip(shard_shape, chunk_shape, strict=True))
+    for start in itertools.product(*starts):
+        part = voxels[tuple(slice(at, at + size) for at, size in zip(start, chunk_shape, strict=True))]
+        if part.shape != chunk_shape:
+            whole = np.full(chunk_shape, fill_value, dtype=voxels.dtype)
+            whole[tuple(slice(0, size) for size in part.shape)] = part
+            part = whole
+        yield part

@@ -1,0 +1,197 @@
+"""Writing volumes, each whole and by one writer.
+
+The group's ``zarr.json`` is written last and is what makes the volume exist; whatever lies in the folder without it is
+the rest of a writer that was stopped, and is deleted by the next. Peak memory: the voxels, and one encoded shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lesionzarr._version import __version__
+from lesionzarr.errors import StoreError
+from lesionzarr.store import layout, shards
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lesionzarr.series import Volume
+    from lesionzarr.store.location import Location
+
+TOOL = f"lesionzarr {__version__}"
+
+
+def create_store(location: Location, description: dict[str, str]) -> None:
+    """Write the root group and the group of volumes, unless the store exists.
+
+    Parameters
+    ----------
+    location
+        Where the store is to be.
+    description
+        ``source``, ``title``, ``licence`` and ``citation`` of the dataset.
+
+    Raises
+    ------
+    SettingError
+        Something else is there: another Zarr group, or a store of another source or format.
+    StoreError
+        The destination cannot be written.
+    """
+    old = location.read(layout.GROUP_FILE)
+    if old is not None:
+        own = layout.check_root(json.loads(old).get("attributes", {}), location.name)
+        if own["source"] != description["source"]:
+            raise StoreError(
+                f"{location.name}: holds {own['source']}, not {description['source']}; name another destination"
+            )
+    else:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        own = {"format": layout.FORMAT, **description, "tool": TOOL, "created": created}
+    # written even if it is there: a destination that cannot be written is found before any volume is read
+    _write_json(location, layout.GROUP_FILE, layout.group_metadata({"lesionzarr": own}))
+    _write_json(location, f"{layout.VOLUMES}/{layout.GROUP_FILE}", layout.group_metadata({}))
+
+
+def read_attributes(location: Location, volume_id: str) -> dict[str, Any] | None:
+    """Read ``attributes.lesionzarr`` of a volume; None where the volume does not exist."""
+    data = location.read(f"{layout.volume_key(volume_id)}/{layout.GROUP_FILE}")
+    if data is None:
+        return None
+    try:
+        attributes: dict[str, Any] = json.loads(data)["attributes"]["lesionzarr"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return attributes
+
+
+def write_volume(location: Location, volume: Volume, voxels: NDArray[np.int16], converter: str, profile: str) -> None:
+    """Write one volume.
+
+    Parameters
+    ----------
+    location
+        The store.
+    volume
+        What it is; its grid takes the shape of `voxels`.
+    voxels
+        HU, int16, (z, y, x).
+    converter
+        Name of the converter, for the provenance.
+    profile
+        Codecs, by name (`layout.PROFILES`).
+
+    Raises
+    ------
+    StoreError
+        The store cannot be written; nothing of the volume is left behind.
+    """
+    key = layout.volume_key(volume.volume_id)
+    volume = replace(volume, grid=replace(volume.grid, shape=voxels.shape))
+    # the old group first: from here on, the volume does not exist until it is complete
+    location.delete(f"{key}/{layout.GROUP_FILE}")
+    location.delete_tree(key)
+    try:
+        checksum = _write_voxels(location, f"{key}/{layout.ARRAY}", voxels, profile)
+        _write_coordinates(location, key, volume)
+        provenance = _provenance(volume, converter, profile, checksum)
+        write_group(location, volume, provenance)
+    except StoreError:
+        location.delete_tree(key)
+        raise
+
+
+def write_group(location: Location, volume: Volume, provenance: dict[str, Any]) -> None:
+    """Write the group of a volume whose arrays are there: the object that makes it exist.
+
+    Parameters
+    ----------
+    location
+        The store.
+    volume
+        What it is, with its lesions.
+    provenance
+        Where its voxels come from.
+    """
+    own = {
+        "volume": volume_attributes(volume),
+        "lesions": lesion_rows(volume),
+        "provenance": provenance,
+    }
+    metadata = layout.group_metadata({"ome": layout.ome_attributes(volume.grid), "lesionzarr": own})
+    _write_json(location, f"{layout.volume_key(volume.volume_id)}/{layout.GROUP_FILE}", metadata)
+
+
+def lesion_rows(volume: Volume) -> list[dict[str, Any]]:
+    """Give ``attributes.lesionzarr.lesions``: the volume's lesion table as plain JSON values."""
+    return [lesion.to_row() for lesion in volume.lesions]
+
+
+def volume_attributes(volume: Volume) -> dict[str, Any]:
+    """Give ``attributes.lesionzarr.volume``: what the volume is, as plain JSON values."""
+    return {
+        "volume_id": volume.volume_id,
+        "series_id": volume.series_id,
+        "study_id": volume.study_id,
+        "patient_id": volume.patient_id,
+        "modality": volume.modality,
+        "shape": list(volume.grid.shape),
+        "spacing_mm": list(volume.grid.spacing_mm),
+        "orientation": list(volume.grid.orientation) if volume.grid.orientation else None,
+        "first_slice": volume.first_slice,
+        "last_slice": volume.last_slice,
+    }
+
+
+def _provenance(volume: Volume, converter: str, profile: str, checksum: str) -> dict[str, Any]:
+    roots = sorted({PurePath(file.root).name for file in volume.files})
+    return {
+        "tool": TOOL,
+        "converter": converter,
+        "profile": profile,
+        "fingerprint": volume.fingerprint,
+        "voxels": checksum,
+        "roots": roots,
+        "files": [file.name for file in volume.files],
+        "file_bytes": [file.size for file in volume.files],
+    }
+
+
+def _write_voxels(location: Location, key: str, voxels: NDArray[np.int16], profile: str) -> str:
+    fill_value = _padding(voxels)
+    metadata = layout.hu_metadata(voxels.shape, fill_value, profile)
+    shard_shape = layout.shard_shape(voxels.shape)
+    digest = hashlib.sha256()
+    for number, start in enumerate(range(0, len(voxels), shard_shape[0])):
+        part = voxels[start : start + shard_shape[0]]
+        digest.update(np.ascontiguousarray(part, dtype="<i2").data)
+        shard = shards.encode_shard(part, shard_shape, layout.CHUNK, fill_value, layout.PROFILES[profile])
+        location.write(f"{key}/c/{number}/0/0", shard)
+    _write_json(location, f"{key}/{layout.GROUP_FILE}", metadata)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _padding(voxels: NDArray[np.int16]) -> int:
+    # outside the reconstruction circle scanners write one constant below air, which fills the corners of the slice
+    corner = int(voxels[0, 0, 0])
+    return corner if corner < -1000 and corner == int(voxels.min()) else -1024
+
+
+def _write_coordinates(location: Location, key: str, volume: Volume) -> None:
+    for (name, positions), spacing in zip(volume.grid.coordinates().items(), volume.grid.spacing_mm, strict=True):
+        data = positions.astype("<f8").tobytes()
+        metadata = layout.coordinate_metadata(name, len(positions), in_mm=spacing is not None)
+        location.write(f"{key}/{name}/c/0", data + shards.crc32c(data))
+        _write_json(location, f"{key}/{name}/{layout.GROUP_FILE}", metadata)
+
+
+def _write_json(location: Location, key: str, value: dict[str, Any]) -> None:
+    # allow_nan=False: a bare NaN is no JSON, and browsers and strict parsers refuse the whole group for it
+    location.write(key, json.dumps(value, allow_nan=False).encode())

@@ -1,0 +1,127 @@
+"""Grey-level windows: a range in HU that is mapped to the whole range of a picture.
+
+``uint8 = floor(clip((HU - low) / (high - low), 0, 1) * 255)``, the truncating convention of the DeepLesion tools (FAQ 3
+of the DeepLesion release) and of the MedSAM2 arrays made from it; ``float32`` is the same ramp in 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lesionzarr.errors import SettingError, not_found
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Window:
+    """A grey-level range in HU."""
+
+    low: float
+    """HU that becomes black."""
+    high: float
+    """HU that becomes white."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise SettingError(f"a window from {self.low} to {self.high} HU: the low end must be below the high end")
+
+    @classmethod
+    def from_level(cls, level: float, width: float) -> Window:
+        """Make a window from its level (centre) and width in HU, as radiology and DICOM state it."""
+        return cls(level - width / 2, level + width / 2)
+
+
+PRESETS: dict[str, Window] = {
+    # 3DCE, MULAN and LesaNet feed their networks with this one
+    "full": Window(-1024, 3071),
+    # the most frequent DICOM_windows of DeepLesion
+    "soft-tissue": Window(-175, 275),
+    # data page of Lung-PET-CT-Dx
+    "lung": Window.from_level(-700, 1400),
+    "mediastinum": Window.from_level(40, 350),
+    # windows_mapping.json of recist-dataset
+    "abdomen": Window.from_level(40, 350),
+    "bone": Window.from_level(400, 1000),
+    "brain": Window.from_level(50, 100),
+}
+"""Windows by name; each is stated where its source states it."""
+
+OWN = "dicom"
+"""Name of the window that the source gives for each lesion."""
+
+WindowLike = str | tuple[float, float] | Window
+
+
+def resolve_window(window: WindowLike, own: Window | None = None) -> Window:
+    """Turn a name or a pair into a window.
+
+    Parameters
+    ----------
+    window
+        A preset name, ``"dicom"`` for the lesion's own window, (low, high) in HU, or a Window.
+    own
+        The lesion's own window, where its source has one.
+
+    Returns
+    -------
+    Window
+
+    Raises
+    ------
+    NotFoundError
+        No preset of that name.
+    SettingError
+        ``"dicom"`` for a lesion without a window of its own, or a pair that is no range.
+    """
+    if isinstance(window, Window):
+        return window
+    if isinstance(window, str):
+        if window == OWN:
+            if own is None:
+                raise SettingError("window 'dicom': the lesion's source gives no window; name a preset or (low, high)")
+            return own
+        if window not in PRESETS:
+            raise not_found("window", window, [*PRESETS, OWN])
+        return PRESETS[window]
+    if len(window) != 2:
+        raise SettingError(f"window {window!r}: a preset name, 'dicom' or (low, high) in HU is needed")
+    return Window(float(window[0]), float(window[1]))
+
+
+def apply_window(hu: NDArray[Any], window: Window, dtype: str = "uint8") -> NDArray[Any]:
+    """Map HU to grey levels.
+
+    Parameters
+    ----------
+    hu
+        Array of any shape, integer or floating, in HU.
+    window
+        The range that fills the output.
+    dtype
+        ``"uint8"`` (0..255, truncated) or ``"float32"`` (0..1).
+
+    Returns
+    -------
+    ndarray
+        Same shape as `hu`.
+
+    Raises
+    ------
+    SettingError
+        Another dtype.
+    """
+    if dtype not in {"uint8", "float32"}:
+        raise SettingError(f"a windowed image of dtype {dtype!r}: 'uint8' or 'float32' is needed")
+    grey = hu.astype(np.float64)
+    grey -= window.low
+    grey /= window.high - window.low
+    np.clip(grey, 0.0, 1.0, out=grey)
+    if dtype == "uint8":
+        grey *= 255.0
+    return grey.astype(dtype)

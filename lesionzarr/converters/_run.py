@@ -195,9 +195,7 @@ def _update(location: Location, volume: Volume) -> None:
 def _outcomes(
     converter: Converter, plan: Plan, location: Location, profile: str, workers: int, scheduler: str | None
 ) -> Iterator[Outcome]:
-    if not plan.convert:
-        return
-    if workers == 1 and scheduler is None:
+    if scheduler is None and min(workers, len(plan.convert)) <= 1:
         for volume in plan.convert:
             yield convert_volume(converter, volume, location, profile)
     else:

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lesionzarr.errors import IntegrityError, NotFoundError, StoreError, not_found
+from lesionzarr.errors import IntegrityError, NotFoundError, SettingError, StoreError, not_found
 from lesionzarr.geometry import Grid
 from lesionzarr.lesion import COLUMNS, Lesion
 from lesionzarr.store import layout
@@ -88,6 +88,46 @@ class Catalog:
             lesions=("lesions", "sum"),
         )
 
+    def select(self, query: str) -> pd.DataFrame:
+        """Choose lesions by a query of `pandas.DataFrame.query`.
+
+        Parameters
+        ----------
+        query
+            Such as ``"type == 'lung' and long_mm > 10 and split == 'train'"``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Rows of `lesions`.
+
+        Raises
+        ------
+        SettingError
+            A query that pandas does not understand, or that names no column.
+        """
+        try:
+            chosen: pd.DataFrame = self.lesions.query(query, engine="python")
+        except (NameError, SyntaxError, TypeError, ValueError, KeyError, AttributeError) as error:
+            raise SettingError(
+                f"query {query!r}: {error}; the columns are {', '.join(map(str, self.lesions))}"
+            ) from error
+        return chosen
+
+    def counts(self) -> dict[str, Any]:
+        """Count what the store holds, lesions also by split and type; plain JSON values."""
+        return {
+            "patients": int(self.volumes["patient_id"].nunique()),
+            "studies": int(self.volumes["study_id"].nunique()),
+            "series": int(self.volumes["series_id"].nunique()),
+            "volumes": len(self.volumes),
+            "slices": int(self.volumes["slices"].sum()),
+            "lesions": len(self.lesions),
+            "lesions without key slice": int(self.lesions["key_z"].isna().sum()),
+            "by split": self._count("split"),
+            "by type": self._count("type"),
+        }
+
     def find_lesions(self, ids: Sequence[str]) -> list[Lesion]:
         """Give lesions by id.
 
@@ -111,6 +151,10 @@ class Catalog:
             raise not_found("lesion", ids[int((places < 0).argmax())], self.lesions.index)
         rows = self.lesions.iloc[places].reset_index().to_dict("records")
         return [Lesion.from_row({str(name): value for name, value in row.items()}) for row in rows]
+
+    def _count(self, column: str) -> dict[str, int]:
+        counts = self.lesions[column].fillna("unknown").value_counts()
+        return {str(name): int(number) for name, number in counts.items()}
 
     def grid(self, volume_id: str) -> Grid:
         """Give shape, spacing and orientation of a volume.

@@ -22,7 +22,10 @@ ALLOWED = {
         (f"{package}.multiarray", "scalar"),
         (f"{package}.numeric", "_frombuffer"),
     ]
-} | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")}
+} | {
+    *(("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")),
+    *(("builtins", "bytes"), ("__builtin__", "bytes")),
+}
 
 
 class _PlainUnpickler(pickle.Unpickler):

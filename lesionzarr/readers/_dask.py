@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import dask
 import dask.array as da
 import numpy as np
+from dask.delayed import delayed
 
 from lesionzarr.readers._images import read_images
 
@@ -49,7 +49,7 @@ def lazy_images(
     for start in range(0, len(requests), batch_size):
         part = list(requests[start : start + batch_size])
         # traverse=False: dask need not look into the requests for tasks of its own
-        image, valid = dask.delayed(read_images, nout=2, traverse=False)(location, part, dtype)
+        image, valid = delayed(read_images, nout=2, traverse=False)(location, part, dtype)
         images.append(da.from_delayed(image, (len(part), channels, *shape), dtype=np.dtype(dtype)))
         masks.append(da.from_delayed(valid, (len(part), *shape), dtype=np.dtype(bool)))
     return da.concatenate(images), da.concatenate(masks)

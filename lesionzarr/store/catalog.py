@@ -109,9 +109,8 @@ class Catalog:
         try:
             chosen: pd.DataFrame = self.lesions.query(query, engine="python")
         except (NameError, SyntaxError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise SettingError(
-                f"query {query!r}: {error}; the columns are {', '.join(map(str, self.lesions))}"
-            ) from error
+            columns = ", ".join(map(str, self.lesions))
+            raise SettingError(f"query {query!r}: {error}; the columns are {columns}") from error
         return chosen
 
     def counts(self) -> dict[str, Any]:

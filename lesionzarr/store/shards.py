@@ -121,7 +121,7 @@ def _step(name: str, settings: dict[str, Any]) -> Encode:
 
 def _little_endian(chunk: NDArray[Any]) -> NDArray[Any]:
     # stays an array, so that Blosc sees the item size that its byte shuffle needs
-    return np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<"))
+    return chunk.astype(chunk.dtype.newbyteorder("<"), copy=False)
 
 
 def _iter_chunks(
@@ -134,4 +134,4 @@ def _iter_chunks(
             whole = np.full(chunk_shape, fill_value, dtype=voxels.dtype)
             whole[tuple(slice(0, size) for size in part.shape)] = part
             part = whole
-        yield part
+        yield np.ascontiguousarray(part)

@@ -1,0 +1,17 @@
+"""Made-up CT volumes and datasets, for tests, the demo and the notebooks.
+
+`phantom` makes a body that looks like CT, `add_lesion` paints a lesion of known size and place into it, and
+`deeplesion` writes a small dataset in DeepLesion's own layout; `QUIRKS` lists what can be odd or broken in it on
+purpose.
+
+Everything here is synthetic: it comes from a seed and shows no patient. The package ships no real data, because the
+terms of the real datasets are not its own to pass on, because one real series weighs more than the whole package, and
+because only a made-up lesion has an exact size and place to test against.
+"""
+
+from lesionzarr.samples._deeplesion import deeplesion
+from lesionzarr.samples._lesion import PhantomLesion, add_lesion
+from lesionzarr.samples._phantom import phantom
+from lesionzarr.samples._quirks import QUIRKS
+
+__all__ = ["QUIRKS", "PhantomLesion", "add_lesion", "deeplesion", "phantom"]

@@ -1,0 +1,313 @@
+"""The store format, read by others: zarr-python, tensorstore, xarray, ome-zarr-models."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+
+import numpy as np
+import ome_zarr_models
+import pandas as pd
+import pytest
+import tensorstore
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import lesionzarr
+from lesionzarr.cli import main
+from lesionzarr.converters.deeplesion import DeepLesion
+from lesionzarr.errors import IntegrityError, NotFoundError, SettingError, SourceError, StoreError
+from lesionzarr.lesion import COLUMNS, Lesion
+from lesionzarr.store import layout
+from lesionzarr.store.location import open_location
+from lesionzarr.store.shards import encode_shard
+from lesionzarr.store.writer import create_store, write_volume
+
+DESCRIPTION = {"source": "deeplesion", "title": "", "licence": "", "citation": ""}
+
+
+def tensorstore_read(path):
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/"}}
+    return tensorstore.open(spec).result().read().result()
+
+
+def groups(store):
+    return sorted(path.parent for path in (store / "volumes").glob("*/zarr.json"))
+
+
+def strict_json(path):
+    def refuse(word):
+        raise AssertionError(f"{path} holds {word}, which is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_every_voxel_is_the_stored_png_less_32768(real, real_store):
+    for series, first, last in [("000001_01_01", 103, 115), ("000001_03_01", 58, 118)]:
+        files = [real / "Images_png" / series / f"{number:03d}.png" for number in range(first, last + 1)]
+        expected = np.stack([np.asarray(Image.open(file)).astype(np.int64) - 32768 for file in files])
+        found = zarr.open_array(real_store / "volumes" / f"{series}_{first:03d}-{last:03d}" / "hu", mode="r")
+        assert found.dtype == np.int16
+        np.testing.assert_array_equal(found[:], expected)
+    assert expected.min() == -1024
+    assert expected.max() == 1543
+
+
+@pytest.mark.parametrize("which", ["real_store", "sample_store"])
+def test_zarr_tensorstore_and_xarray_read_equal_voxels(which, request):
+    store = request.getfixturevalue(which)
+    catalog = lesionzarr.open(store)
+    for path in groups(store):
+        by_zarr = zarr.open_array(path / "hu", mode="r")[:]
+        np.testing.assert_array_equal(tensorstore_read(path / "hu"), by_zarr)
+        dataset = catalog.volume(path.name)
+        np.testing.assert_array_equal(dataset["hu"].to_numpy(), by_zarr)
+        for name in "zyx":
+            np.testing.assert_array_equal(tensorstore_read(path / name), dataset[name].to_numpy())
+
+
+@pytest.mark.parametrize("which", ["real_store", "sample_store"])
+def test_every_group_is_a_valid_ome_zarr_image(which, request):
+    for path in groups(request.getfixturevalue(which)):
+        image = ome_zarr_models.open_ome_zarr(zarr.open_group(path, mode="r"))
+        assert type(image).__module__.startswith("ome_zarr_models.v05")
+        (scale,) = image.attributes.ome.multiscales[0].datasets[0].coordinateTransformations
+        volume = strict_json(path / "zarr.json")["attributes"]["lesionzarr"]["volume"]
+        assert scale.scale == [mm or 1.0 for mm in volume["spacing_mm"]]
+
+
+def test_world_coordinates_are_those_of_the_official_nifti_export(real_store):
+    # DL_save_nifti writes RAS affine rows [0, -sy, 0], [-sx, 0, 0], [0, 0, -sz] for axes (row, column, slice): in LPS a
+    # column adds +sx to x, a row +sy to y, a slice -sz to z
+    dataset = lesionzarr.open(real_store).volume("000001_01_01_103-115")
+    assert dataset["x"].to_numpy()[1] == 0.488281
+    assert dataset["y"].to_numpy()[1] == 0.488281
+    assert dataset["z"].to_numpy()[:3].tolist() == [0, -5, -10]
+    axes = dataset.attrs["ome"]["multiscales"][0]["axes"]
+    assert [axis["orientation"]["value"] for axis in axes] == [
+        "superior-to-inferior",
+        "anterior-to-posterior",
+        "right-to-left",
+    ]
+
+
+def test_lesions_are_the_rows_of_the_table_under_the_stated_convention(real, real_store):
+    lesions = lesionzarr.open(real_store).lesions
+    table = pd.read_csv(real / "DL_info_shared_images.csv")
+    for (_, ours), (_, row) in zip(lesions.iterrows(), table.iterrows(), strict=True):
+
+        def numbers(name, row=row):
+            return [float(value) for value in row[name].split(",")]
+
+        assert [ours[name] + 1 for name in ("x0", "y0", "x1", "y1")] == pytest.approx(numbers("Bounding_boxes"))
+        assert [v + 1 for v in ours["recist"]] == pytest.approx(numbers("Measurement_coordinates"))
+        spacing, diameters = numbers("Spacing_mm_px_"), numbers("Lesion_diameters_Pixel_")
+        assert [ours["long_mm"], ours["short_mm"]] == pytest.approx([px * spacing[0] for px in diameters])
+        first = numbers("Slice_range")[0]
+        assert ours["key_z"] + first == row["Key_slice_index"]
+        assert ours["key_slice"] == str(row["Key_slice_index"])
+        assert (ours["sex"], ours["age"], ours["split"]) == (row["Patient_gender"], row["Patient_age"], "test")
+        assert (ours["window_low"], ours["window_high"]) == (-175, 275)
+        assert list(ours["derived"]) == ["long_mm", "short_mm"]
+
+
+def test_padding_value_of_the_scanner_becomes_the_fill_value(real_store):
+    fills = {path.name: strict_json(path / "hu" / "zarr.json")["fill_value"] for path in groups(real_store)}
+    assert fills == {"000001_01_01_103-115": -3024, "000001_03_01_058-118": -1024}
+
+
+def test_checksum_is_that_of_the_little_endian_voxels(real_store):
+    catalog = lesionzarr.open(real_store)
+    for volume_id, row in catalog.volumes.iterrows():
+        voxels = catalog.volume(volume_id)["hu"].to_numpy()
+        assert row["voxels"] == "sha256:" + hashlib.sha256(voxels.astype("<i2").tobytes()).hexdigest()
+
+
+def test_attributes_are_strict_json_without_a_path_of_the_machine(sample_store, sample):
+    for path in [sample_store, *groups(sample_store)]:
+        text = (path / "zarr.json").read_text()
+        strict_json(path / "zarr.json")
+        assert str(sample.parent) not in text
+        assert str(sample_store.parent) not in text
+
+
+def test_provenance_names_the_source_files_and_their_sizes(real, real_store):
+    made = strict_json(real_store / "volumes" / "000001_01_01_103-115" / "zarr.json")["attributes"]["lesionzarr"]
+    provenance = made["provenance"]
+    assert provenance["roots"] == ["Images_png"]
+    assert provenance["files"][0] == "000001_01_01/103.png"
+    sizes = [(real / "Images_png" / name).stat().st_size for name in provenance["files"]]
+    assert provenance["file_bytes"] == sizes
+    assert provenance["tool"] == f"lesionzarr {lesionzarr.__version__}"
+
+
+def test_catalog_equals_the_attributes_that_it_is_derived_from(sample_store):
+    rows = []
+    for path in groups(sample_store):
+        rows += strict_json(path / "zarr.json")["attributes"]["lesionzarr"]["lesions"]
+    from_attributes = {row["lesion_id"]: Lesion.from_row(row) for row in rows}
+    catalog = lesionzarr.open(sample_store)
+    from_catalog = {lesion.lesion_id: lesion for lesion in catalog.find_lesions(list(catalog.lesions.index))}
+    assert from_catalog == from_attributes
+    assert list(rows[0]) == list(COLUMNS)
+    assert ["lesion_id", *catalog.lesions.columns] == list(COLUMNS)
+
+
+def test_index_makes_the_same_catalog_again(sample_store, tmp_path, capsys):
+    tables = [sample_store / key for key in (layout.LESIONS_TABLE, layout.VOLUMES_TABLE)]
+    before = [path.read_bytes() for path in tables]
+    for path in tables:
+        path.unlink()
+    with pytest.raises(StoreError, match="lesionzarr index"):
+        lesionzarr.open(sample_store)
+    assert main(["index", str(sample_store)]) == 0
+    assert [path.read_bytes() for path in tables] == before
+
+
+def test_a_file_url_is_the_same_store_through_obstore(sample_store):
+    here, there = lesionzarr.open(sample_store), lesionzarr.open(f"file://{sample_store}")
+    pd.testing.assert_frame_equal(here.lesions, there.lesions)
+    first = here.volumes.index[0]
+    np.testing.assert_array_equal(here.volume(first)["hu"].to_numpy(), there.volume(first)["hu"].values)
+    lesion = here.lesions.index[0]
+    np.testing.assert_array_equal(
+        lesionzarr.CropReader(here).read(lesion).image, lesionzarr.CropReader(there).read(lesion).image
+    )
+
+
+def test_a_store_can_be_written_through_obstore(sample, sample_store, tmp_path):
+    lesionzarr.convert("deeplesion", sample, f"file://{tmp_path}/copy.zarr", storage_options={"mkdir": True})
+    copy_ = tmp_path / "copy.zarr"
+    names = sorted(path.relative_to(copy_ / "volumes") for path in (copy_ / "volumes").rglob("*") if path.is_file())
+    expected = sorted(
+        p.relative_to(sample_store / "volumes") for p in (sample_store / "volumes").rglob("*") if p.is_file()
+    )
+    assert names == expected
+    for name in names:
+        assert (copy_ / "volumes" / name).read_bytes() == (sample_store / "volumes" / name).read_bytes()
+
+
+@pytest.mark.parametrize("profile", layout.PROFILES)
+def test_every_profile_is_read_back_by_zarr_python(profile, sample, tmp_path):
+    report = lesionzarr.convert("deeplesion", sample, tmp_path / "s.zarr", profile=profile)
+    converter = DeepLesion(sample)
+    for volume in converter.scan().volumes:
+        path = tmp_path / "s.zarr" / "volumes" / volume.volume_id / "hu"
+        np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], converter.read_volume(volume))
+    assert len(report.converted) > 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 70), st.integers(1, 70)),
+    chunk=st.tuples(st.integers(1, 5), st.integers(8, 40), st.integers(8, 40)),
+    codecs=st.sampled_from([layout.PROFILES["portable"], layout.PROFILES["fast"]]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_shards_of_any_shape_are_read_equal_by_zarr_and_tensorstore(tmp_path_factory, shape, chunk, codecs, seed):
+    shard = tuple(-(-size // edge) * edge for size, edge in zip(shape, chunk, strict=True))
+    voxels = np.random.default_rng(seed).integers(-3024, 3071, shape, dtype=np.int16)
+    metadata = copy.deepcopy(layout.hu_metadata(shape, -1024, "portable"))
+    metadata["chunk_grid"]["configuration"]["chunk_shape"] = list(shard)
+    metadata["codecs"][0]["configuration"] |= {"chunk_shape": list(chunk), "codecs": codecs}
+    path = tmp_path_factory.mktemp("array")
+    (path / "c/0/0").mkdir(parents=True)
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    (path / "c/0/0/0").write_bytes(encode_shard(voxels, shard, chunk, -1024, codecs))
+    np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], voxels)
+    np.testing.assert_array_equal(tensorstore_read(path), voxels)
+
+
+def test_volumes_of_more_than_one_shard_are_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    voxels = rng.integers(-1024, 3071, (layout.SHARD_SLICES * 2 + 3, 70, 130), dtype=np.int16)
+    location = open_location(tmp_path)
+    create_store(location, DESCRIPTION)
+    volume = _volume("000001_01_01_001-131", voxels.shape)
+    write_volume(location, volume, voxels, "deeplesion", "portable")
+    path = tmp_path / "volumes" / volume.volume_id / "hu"
+    assert sorted(p.name for p in (path / "c").iterdir()) == ["0", "1", "2"]
+    np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], voxels)
+    np.testing.assert_array_equal(tensorstore_read(path), voxels)
+
+
+def test_an_unknown_slice_interval_is_null_and_its_axis_has_no_unit(tmp_path):
+    location = open_location(tmp_path)
+    create_store(location, DESCRIPTION)
+    volume = _volume("000001_01_01_001-002", (2, 8, 8), spacing_z=None)
+    write_volume(location, volume, np.zeros((2, 8, 8), np.int16), "deeplesion", "portable")
+    path = tmp_path / "volumes" / volume.volume_id
+    attributes = strict_json(path / "zarr.json")["attributes"]
+    assert attributes["lesionzarr"]["volume"]["spacing_mm"] == [None, 0.5, 0.5]
+    assert "unit" not in attributes["ome"]["multiscales"][0]["axes"][0]
+    ome_zarr_models.open_ome_zarr(zarr.open_group(path, mode="r"))
+    assert "units" not in strict_json(path / "z" / "zarr.json")["attributes"]
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "a\\b", "", ".hidden", "a..b", "ü", "-a"])
+def test_volume_ids_that_are_no_folder_names_are_refused(name):
+    with pytest.raises(SourceError, match="volume id"):
+        layout.check_ids([name])
+
+
+def test_volume_ids_that_differ_only_in_case_are_refused():
+    layout.check_ids(["a", "b", "a"])
+    with pytest.raises(SourceError, match="differ only in case"):
+        layout.check_ids(["Scan", "scan"])
+
+
+def test_an_absent_store_and_another_group_are_told_apart(tmp_path):
+    with pytest.raises(NotFoundError, match="no store"):
+        lesionzarr.open(tmp_path / "absent.zarr")
+    zarr.create_group(tmp_path / "other.zarr", zarr_format=3)
+    with pytest.raises(SettingError, match="no lesionzarr store"):
+        lesionzarr.open(tmp_path / "other.zarr")
+    zarr.create_group(tmp_path / "new.zarr", zarr_format=3, attributes={"lesionzarr": {"format": 99}})
+    with pytest.raises(SettingError, match="format 99"):
+        lesionzarr.open(tmp_path / "new.zarr")
+
+
+def test_a_store_of_another_source_is_not_written_into(tmp_path):
+    location = open_location(tmp_path)
+    create_store(location, DESCRIPTION)
+    with pytest.raises(StoreError, match="holds deeplesion, not other"):
+        create_store(location, {**DESCRIPTION, "source": "other"})
+
+
+def test_a_damaged_catalog_is_named(sample_store, tmp_path):
+    location = open_location(tmp_path)
+    create_store(location, DESCRIPTION)
+    location.write(layout.LESIONS_TABLE, b"PAR1 nonsense PAR1")
+    with pytest.raises(IntegrityError, match=r"lesions.parquet: damaged"):
+        lesionzarr.open(tmp_path)
+
+
+def test_volume_ids_near_the_one_asked_for_are_named(sample_store):
+    catalog = lesionzarr.open(sample_store)
+    known = catalog.volumes.index[0]
+    with pytest.raises(NotFoundError, match=known):
+        catalog.volume(known[:-1])
+
+
+def test_opening_reads_no_group_of_a_volume(sample_store, tmp_path):
+    for key in (layout.GROUP_FILE, layout.LESIONS_TABLE, layout.VOLUMES_TABLE):
+        path = tmp_path / key
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((sample_store / key).read_bytes())
+    catalog = lesionzarr.open(tmp_path)
+    assert len(catalog) == len(lesionzarr.open(sample_store)) > 0
+    assert catalog.series["lesions"].sum() == len(catalog)
+    assert math.isclose(catalog.volumes["slices"].sum(), catalog.series["slices"].sum())
+
+
+def _volume(volume_id, shape, spacing_z=2.0):
+    from lesionzarr.geometry import Grid
+    from lesionzarr.series import SourceFile, Volume
+
+    files = tuple(SourceFile("Images_png", f"{n:03d}.png", 1, 1) for n in range(shape[0]))
+    grid = Grid(shape, (spacing_z, 0.5, 0.5))
+    return Volume(volume_id, "000001_01_01", "000001_01", "000001", grid, 1, shape[0], files)

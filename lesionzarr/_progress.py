@@ -42,6 +42,9 @@ def _plain_lines() -> Callable[[Progress], None]:
         now = time.monotonic()
         if now - last >= INTERVAL_S or progress.volumes == progress.total_volumes:
             last = now
-            tqdm.format_meter(progress.slices, progress.total_slices, now - began, ncols=0, unit=" slices")
+            print(
+                tqdm.format_meter(progress.slices, progress.total_slices, now - began, ncols=0, unit=" slices"),
+                file=sys.stderr,
+            )
 
     return tell

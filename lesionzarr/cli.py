@@ -347,7 +347,7 @@ def _chosen(catalog: Catalog, arguments: argparse.Namespace) -> list[Lesion]:
         raise SettingError("lesion ids and --query: give one of the two")
     ids = arguments.lesions or list(_choose(catalog, arguments.query).index)
     if not ids:
-        raise SettingError(f"--query {arguments.query}: no lesion is like that")
+        raise SettingError(f"--query {arguments.query}: no lesion is like that" if arguments.query else "no lesions")
     return catalog.find_lesions(ids)
 
 

@@ -49,7 +49,8 @@ def to_json(frame: pd.DataFrame) -> str:
 
 def to_text(frame: pd.DataFrame) -> str:
     """Give a table as aligned text, one line a row."""
-    text: str = frame.reset_index().to_string(index=False, na_rep="", float_format=_number)
+    flat = frame.reset_index().astype(object)
+    text: str = flat.where(flat.notna(), "").to_string(index=False, float_format=_number)
     return text
 
 

@@ -162,7 +162,7 @@ def _print(found: dict[str, list[dict[str, Any]]], slices: int, png_bytes: int) 
 
 
 def _median(runs: list[dict[str, Any]], key: str) -> float:
-    return statistics.median(run[key] for run in runs)
+    return float(statistics.median(run[key] for run in runs))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lesionzarr.converters._base import Converter, make_converter
@@ -241,7 +242,7 @@ def _distribute(
         return future
 
     slots = WAITING * sum(client.nthreads().values())
-    running = as_completed([submit(volume) for volume, _ in zip(waiting, range(slots), strict=False)])
+    running = as_completed([submit(volume) for volume in islice(waiting, slots)])
     for future in running:
         volume = asked.pop(future.key)
         error = future.exception()

@@ -278,6 +278,12 @@ def test_a_store_of_another_source_is_not_written_into(tmp_path):
         create_store(location, {**DESCRIPTION, "source": "other"})
 
 
+def test_a_destination_below_a_file_is_refused(sample, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="a.zarr/zarr.json: Not a directory"):
+        lesionzarr.convert("deeplesion", sample, tmp_path / "file" / "a.zarr")
+
+
 def test_a_damaged_catalog_is_named(sample_store, tmp_path):
     location = open_location(tmp_path)
     create_store(location, DESCRIPTION)

@@ -102,7 +102,7 @@ class Folder:
         """Write an object through a temporary name and a rename."""
         path = self.root / key
         part = path.with_name(f".{path.name}.part")
-        with _faults(self.name, key), suppress(*ABSENT):
+        with _faults(self.name, key):
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(data)
             part.replace(path)

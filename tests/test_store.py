@@ -280,7 +280,7 @@ def test_a_store_of_another_source_is_not_written_into(tmp_path):
 
 def test_a_destination_below_a_file_is_refused(sample, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="a.zarr/zarr.json: Not a directory"):
+    with pytest.raises(StoreError, match=r"a.zarr/zarr.json: Not a directory"):
         lesionzarr.convert("deeplesion", sample, tmp_path / "file" / "a.zarr")
 
 

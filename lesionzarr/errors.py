@@ -28,7 +28,19 @@ class LesionzarrError(Exception):
 
 
 class SourceError(LesionzarrError, ValueError):
-    """A source file, archive or table that cannot be read as what it should be."""
+    """A source file, archive or table that cannot be read as what it should be.
+
+    Parameters
+    ----------
+    message
+        The sentence.
+    file
+        Path of the file inside its root, where one file is at fault.
+    """
+
+    def __init__(self, message: str, file: str = "") -> None:
+        super().__init__(message)
+        self.file = file
 
 
 class GeometryError(LesionzarrError, ValueError):

@@ -202,7 +202,7 @@ def test_numbers_on_a_slice_do_not_depend_on_the_order_of_rows(tmp_path):
     ("cells", "fault"),
     [
         ({"Measurement_coordinates": "233.5, 95.0"}, "8 numbers"),
-        ({"Measurement_coordinates": "a, b, c, d, e, f, g, h"}, "could not convert"),
+        ({"Measurement_coordinates": "a, b, c, d, e, f, g, h"}, "8 numbers are needed"),
         ({"Bounding_boxes": "241, 90, 226, 111"}, "ends before it begins"),
         ({"Bounding_boxes": "nan, 90, 226, 111"}, "4 numbers"),
         ({"Bounding_boxes": ""}, "Bounding_boxes is empty"),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lesionzarr.converters._deeplesion_table import SubVolume
 
-SLICE_PATH = re.compile(r"(?P<folder>(?:.*/)?(?P<series>\d{6}_\d{2}_\d{2})/)(?P<slice>\d{3,})\.png")
+SLICE_PATH = re.compile(r"(?P<folder>(?:.*/)?(?P<series>\d{6}_\d{2}_\d{2})/)(?P<slice>\d{3}|[1-9]\d{3,})\.png")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def check_md5(roots: Iterable[Path], checksums: Path) -> tuple[list[Path], list[
     """
     try:
         lines = [line.split() for line in checksums.read_text().splitlines() if line.strip()]
-        published = {name: digest for digest, name in lines}
+        published = {name.removeprefix("*"): digest for digest, name in lines}
     except (OSError, ValueError) as error:
         raise SourceError(f"{checksums.name}: not a list of MD5 sums and names ({error})") from error
     good, issues = [], []
@@ -95,9 +95,8 @@ def check_md5(roots: Iterable[Path], checksums: Path) -> tuple[list[Path], list[
         if found is None or found == published.get(root.name):
             good.append(root)
         else:
-            text = (
-                f"{root.name}: MD5 is {found}, published is {published.get(root.name)}; it is left out, fetch it again"
-            )
+            known = published.get(root.name, "none")
+            text = f"{root.name}: MD5 is {found}, published is {known}; it is left out, fetch it again"
             issues.append(Issue("md5-differs", root.name, root.name, text))
     return good, issues
 
@@ -157,23 +156,25 @@ def missing_volume(sub: SubVolume) -> Issue:
 
 def missing_slices(sub: SubVolume, runs: Sequence[tuple[int, int]]) -> Iterator[Issue]:
     """Say which slices of a sub-volume are absent, if any are."""
-    absent = sorted(set(range(sub.first, sub.last + 1)) - {n for first, last in runs for n in range(first, last + 1)})
-    if absent:
+    ends = [sub.first - 1, *(end for run in runs for end in run), sub.last + 1]
+    gaps = [(before + 1, after - 1) for before, after in zip(ends[::2], ends[1::2], strict=True) if before + 1 < after]
+    if gaps:
+        absent = ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in gaps)
         names = ", ".join(volume_name(sub.series_id, *run) for run in runs)
-        text = f"{sub.name}: slices {', '.join(map(str, absent))} are missing; what is here is stored as {names}"
-        lost = tuple(mark.lesion_id for mark in sub.marks if mark.key_slice in absent)
-        yield Issue("missing-slices", sub.name, "", text, lost)
+        text = f"{sub.name}: slices {absent} are missing; what is here is stored as {names}"
+        lost = [mark.lesion_id for mark in sub.marks if any(first <= mark.key_slice <= last for first, last in gaps)]
+        yield Issue("missing-slices", sub.name, "", text, tuple(lost))
 
 
 def unlisted_slices(slices: dict[str, SeriesSlices], sub_volumes: Iterable[SubVolume]) -> Iterator[Issue]:
     """Say which slices lie outside of every range of the table."""
-    listed: dict[str, set[int]] = defaultdict(set)
+    listed: dict[str, list[SubVolume]] = defaultdict(list)
     for sub in sub_volumes:
-        listed[sub.series_id].update(range(sub.first, sub.last + 1))
+        listed[sub.series_id].append(sub)
     for series_id, here in sorted(slices.items()):
-        unlisted = set(here.numbers) - listed[series_id]
+        unlisted = sum(not any(s.first <= n <= s.last for s in listed[series_id]) for n in here.numbers)
         if unlisted:
-            text = f"{series_id}: {len(unlisted)} slices lie in no Slice_range of the table; they are left out"
+            text = f"{series_id}: {unlisted} slices lie in no Slice_range of the table; they are left out"
             yield Issue("unlisted-slices", series_id, here.folders[0][1], text)
 
 

@@ -142,11 +142,13 @@ def read_table(path: Path) -> Table:
         try:
             mark, odd = _parse_row(number, cells)
         except ValueError as error:
-            failed.append(Issue("bad-row", item, path.name, f"{item}: {error}; the lesion is left out"))
+            failed.append(
+                Issue("bad-row", item, path.name, f"{item} ({cells.get('File_name')}): {error}; the lesion is left out")
+            )
             continue
         marks.append(mark)
         issues += [Issue("odd-cell", item, path.name, f"{item} ({cells['File_name']}): {text}") for text in odd]
-    numbered, repeated = _number(marks)
+    numbered, repeated = _count(marks)
     issues += [
         Issue("duplicate-row", f"row {mark.row}", path.name, f"row {mark.row} repeats an earlier one; it is left out")
         for mark in repeated
@@ -170,7 +172,7 @@ def group_marks(marks: Iterable[Mark]) -> tuple[list[SubVolume], list[Issue]]:
     list of SubVolume
         Sorted by series and first slice; marks in the order of their rows.
     list of Issue
-        Marks of one range that disagree on its spacing; the earliest row's is used.
+        Marks of one range that disagree on its spacing or size; the earliest row's are used.
     """
     volumes: list[SubVolume] = []
     issues: list[Issue] = []
@@ -181,8 +183,9 @@ def group_marks(marks: Iterable[Mark]) -> tuple[list[SubVolume], list[Issue]]:
             if last is not None and (
                 mark.first <= last.last or (mark.first == last.last + 1 and mark.spacing_mm == last.spacing_mm)
             ):
-                if mark.spacing_mm != last.spacing_mm:
-                    text = f"row {mark.row} gives spacing {mark.spacing_mm}, others {last.spacing_mm}, which is used"
+                here, others = (mark.spacing_mm, mark.size), (last.spacing_mm, last.size)
+                if here != others:
+                    text = f"row {mark.row} gives spacing and size {here}, others {others}, which are used"
                     issues.append(Issue("spacing-differs", last.name, "", text, (mark.lesion_id,)))
                 open_volume = replace(last, last=max(last.last, mark.last), marks=(*last.marks, mark))
                 volumes[-1] = open_volume
@@ -204,6 +207,8 @@ def _parse_row(row: int, cells: dict[str, str]) -> tuple[Mark, list[str]]:
     first, last = _range(cells["Slice_range"])
     spacing_mm = _spacing(cells["Spacing_mm_px_"])
     columns, rows = (int(value) for value in _numbers(cells["Image_size"], 2))
+    if min(columns, rows) < 1:
+        raise SourceError(f"Image_size {cells['Image_size']!r} is not positive")
     odd = _check_indices(cells, series_id, key_slice)
     if not first <= key_slice <= last:
         odd.append(f"key slice {key_slice} is outside its Slice_range {first}, {last}")
@@ -222,11 +227,11 @@ def _parse_row(row: int, cells: dict[str, str]) -> tuple[Mark, list[str]]:
         diameters_px=_optional(cells, "Lesion_diameters_Pixel_", _pair, odd),
         location=_optional(cells, "Normalized_lesion_location", _triple, odd),
         type=_optional(cells, "Coarse_lesion_type", _lesion_type, odd),
-        noisy=_optional(cells, "Possibly_noisy", lambda text: bool(int(float(text))), odd),
+        noisy=_optional(cells, "Possibly_noisy", lambda text: bool(_whole(text)), odd),
         window=_optional(cells, "DICOM_windows", lambda text: Window(*_pair(text)), odd),
         sex=_optional(cells, "Patient_gender", _sex, odd),
-        age=_optional(cells, "Patient_age", float, odd),
-        split=_optional(cells, "Train_Val_Test", lambda text: SPLITS[int(float(text))], odd),
+        age=_optional(cells, "Patient_age", _number, odd),
+        split=_optional(cells, "Train_Val_Test", lambda text: SPLITS[_whole(text)], odd),
         further={name: text for name, text in cells.items() if name not in {*REQUIRED, *OPTIONAL}},
     )
     return mark, odd
@@ -247,10 +252,10 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def _spacing(text: str) -> tuple[float | None, float, float]:
-    x_mm, y_mm, z_mm = _numbers(text, 3, may_be_nan=True)
-    if not (x_mm > 0 and y_mm > 0):
+    x_mm, y_mm, z_mm = _numbers(text, 3, may_be_odd=True)
+    if not (0 < x_mm < math.inf and 0 < y_mm < math.inf):
         raise SourceError(f"Spacing_mm_px_ {text!r}: the pixel spacing is not positive")
-    return (z_mm if z_mm > 0 else None), y_mm, x_mm
+    return (z_mm if 0 < z_mm < math.inf else None), y_mm, x_mm
 
 
 def _box(text: str) -> tuple[float, float, float, float]:
@@ -268,9 +273,12 @@ def _check_indices(cells: dict[str, str], series_id: str, key_slice: int) -> lis
     return []
 
 
-def _numbers(text: str, count: int, *, may_be_nan: bool = False) -> list[float]:
-    values = [float(part) for part in text.split(",")]
-    if len(values) != count or not all(math.isfinite(value) or may_be_nan for value in values):
+def _numbers(text: str, count: int, *, may_be_odd: bool = False) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count or not all(math.isfinite(value) or may_be_odd for value in values):
         raise SourceError(f"{text!r} where {count} numbers are needed")
     return values
 
@@ -278,6 +286,15 @@ def _numbers(text: str, count: int, *, may_be_nan: bool = False) -> list[float]:
 def _zero_based(values: list[float]) -> list[float]:
     # rounded to what the table has, so that 229.222 becomes 228.222 and not 228.22199999999998
     return [round(value - 1, 6) for value in values]
+
+
+def _number(text: str) -> float:
+    (value,) = _numbers(text, 1)
+    return value
+
+
+def _whole(text: str) -> int:
+    return int(_number(text))
 
 
 def _pair(text: str) -> tuple[float, float]:
@@ -291,7 +308,7 @@ def _triple(text: str) -> tuple[float, float, float]:
 
 
 def _lesion_type(text: str) -> str | None:
-    number = int(float(text))
+    number = _whole(text)
     return None if number == -1 else TYPES[number]
 
 
@@ -312,7 +329,7 @@ def _optional(cells: dict[str, str], name: str, parse: Callable[[str], T], odd: 
         return None
 
 
-def _number(marks: list[Mark]) -> tuple[list[Mark], list[Mark]]:
+def _count(marks: list[Mark]) -> tuple[list[Mark], list[Mark]]:
     """Count the marks of each slice in the order of their coordinates; one that is there twice is given apart."""
     numbered: list[Mark] = []
     repeated: list[Mark] = []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lesionzarr.store.layout import check_ids
-from lesionzarr.store.writer import lesion_rows, read_attributes
+from lesionzarr.store.layout import ARRAY, GROUP_FILE, check_ids, volume_key
+from lesionzarr.store.writer import lesion_rows, read_attributes, volume_attributes
 
 if TYPE_CHECKING:
     from lesionzarr.series import Scan, Volume
@@ -20,7 +20,7 @@ class Plan:
     convert: tuple[Volume, ...]
     """Not there, half there, or made from other files or with other settings."""
     update: tuple[Volume, ...]
-    """There, but with another lesion table: the group's attributes are written anew, the voxels stay."""
+    """There, but with other lesions or another spacing in the table: that is written anew, the voxels stay."""
     skip: tuple[Volume, ...]
     """There, and the same."""
 
@@ -72,4 +72,8 @@ def _verb(volume: Volume, location: Location, profile: str) -> str:
     made = own["provenance"]
     if (made["fingerprint"], made["profile"]) != (volume.fingerprint, profile):
         return "convert"
-    return "skip" if own["lesions"] == lesion_rows(volume) else "update"
+    if location.size(f"{volume_key(volume.volume_id)}/{ARRAY}/{GROUP_FILE}") is None:
+        return "convert"
+    # the shape is that of the files, which may differ from what the table says
+    stated = {**volume_attributes(volume), "shape": own["volume"]["shape"]}
+    return "skip" if (own["volume"], own["lesions"]) == (stated, lesion_rows(volume)) else "update"

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import errno
 import json
-from collections import Counter
-from contextlib import contextmanager
+import logging
+from collections import Counter, defaultdict
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lesionzarr.converters._base import Converter, make_converter
 from lesionzarr.converters._plan import Plan, plan_conversion
-from lesionzarr.errors import LesionzarrError, SettingError, StoreError
+from lesionzarr.errors import LesionzarrError, SettingError, SourceError, StoreError
 from lesionzarr.report import Issue, Report
 from lesionzarr.store.catalog import write_catalog
-from lesionzarr.store.layout import REPORT, check_profile
+from lesionzarr.store.layout import REPORT, VOLUMES, check_profile
 from lesionzarr.store.location import Location, open_location
-from lesionzarr.store.writer import TOOL, create_store, read_attributes, write_group, write_volume
+from lesionzarr.store.writer import TOOL, create_store, delete_volume, read_attributes, update_volume, write_volume
 
 if TYPE_CHECKING:
     import os
@@ -35,6 +36,9 @@ WAITING = 2
 
 PATIENCE_S = 30
 """Seconds to wait for a scheduler that was named, and for its first worker."""
+
+IGNORE_INTERRUPT = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+"""Ctrl-C reaches every process of a terminal; the steering one ends the workers, which need not say so themselves."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """Faults of the destination after which no further volume can be written."""
@@ -59,6 +63,8 @@ class Outcome:
     issues: tuple[Issue, ...] = ()
     fault: str | None = None
     """Why it was not written."""
+    file: str = ""
+    """The file at fault, if one is."""
     hopeless: bool = False
     """The destination will take no other volume either."""
 
@@ -128,9 +134,9 @@ def convert(
     create_store(location, _description(converter))
     plan = plan_conversion(scan, location, profile)
     for volume in plan.update:
-        _update(location, volume)
+        update_volume(location, volume)
     outcomes = _follow(_outcomes(converter, plan, location, profile, workers, scheduler), plan, progress)
-    report = _report(converter, scan, plan, outcomes)
+    report = _report(converter, scan, plan, outcomes, _delete_replaced(location, scan, outcomes))
     lesions = write_catalog(location)
     report = replace(report, counts={**report.counts, "lesions in the store": lesions})
     location.write(REPORT, json.dumps(report.to_json(), indent=1).encode())
@@ -167,6 +173,8 @@ def convert_volume(converter: Converter, volume: Volume, location: Location, pro
         write_volume(location, volume, voxels, converter.name, profile)
     except StoreError as error:
         return Outcome(volume, fault=str(error), hopeless=error.errno in FULL)
+    except SourceError as error:
+        return Outcome(volume, fault=str(error), file=error.file)
     except (LesionzarrError, OSError, MemoryError) as error:
         return Outcome(volume, fault=str(error) or type(error).__name__)
     stated, found = volume.grid.shape, voxels.shape
@@ -185,12 +193,32 @@ def _description(converter: Converter) -> dict[str, str]:
     }
 
 
-def _update(location: Location, volume: Volume) -> None:
-    own = read_attributes(location, volume.volume_id)
-    if own is not None:
-        shape = own["volume"]["shape"]
-        grid = replace(volume.grid, shape=(shape[0], shape[1], shape[2]))
-        write_group(location, replace(volume, grid=grid), own["provenance"])
+def _delete_replaced(location: Location, scan: Scan, outcomes: list[Outcome]) -> list[Issue]:
+    """Delete volumes of earlier runs that hold the same slices as one of this source under another range.
+
+    A slice that arrives late makes one volume of two; the two would hold its lesions a second time. They go only when
+    all that replace them are there. Volumes of series that this source lacks stay: it may be a part of the dataset.
+    """
+    failed = {outcome.volume.volume_id for outcome in outcomes if outcome.fault is not None}
+    ranges: dict[str, list[Volume]] = defaultdict(list)
+    for volume in scan.volumes:
+        ranges[volume.series_id].append(volume)
+    issues = []
+    for volume_id in sorted({*location.list_folders(VOLUMES)} - {volume.volume_id for volume in scan.volumes}):
+        own = read_attributes(location, volume_id)
+        if own is None:
+            continue
+        old = own["volume"]
+        new = [
+            volume.volume_id
+            for volume in ranges.get(old["series_id"], [])
+            if volume.first_slice <= old["last_slice"] and old["first_slice"] <= volume.last_slice
+        ]
+        if new and failed.isdisjoint(new):
+            delete_volume(location, volume_id)
+            text = f"{volume_id}: replaced by {', '.join(new)}, which has its slices"
+            issues.append(Issue("replaced-volume", volume_id, "", text))
+    return issues
 
 
 def _outcomes(
@@ -209,16 +237,22 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout=PATIENCE_S)
-            client.wait_for_workers(1, timeout=PATIENCE_S)
-        except (OSError, ValueError) as error:
-            raise SettingError(f"scheduler {scheduler}: not reached, or without workers ({error})") from error
-        with client:
+        with ExitStack() as stack:
+            try:
+                client = stack.enter_context(Client(scheduler, timeout=PATIENCE_S))
+                client.wait_for_workers(1, timeout=PATIENCE_S)
+            except (OSError, ValueError) as error:
+                raise SettingError(f"scheduler {scheduler}: not reached, or without workers ({error})") from error
             yield client
     else:
         cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            # None would open port 8787 to the network
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+            preload=IGNORE_INTERRUPT,
         )
         with cluster, Client(cluster) as client:
             yield client
@@ -267,16 +301,16 @@ def _follow(outcomes: Iterator[Outcome], plan: Plan, progress: Callable[[Progres
     return done
 
 
-def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome]) -> Report:
+def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome], replaced: list[Issue]) -> Report:
     converted = [outcome for outcome in outcomes if outcome.fault is None]
-    failed = [_failure(outcome.volume, outcome.fault) for outcome in outcomes if outcome.fault is not None]
+    failed = [_failure(o.volume, o.fault, o.file) for o in outcomes if o.fault is not None]
     tried = {outcome.volume.volume_id for outcome in outcomes}
     failed += [
         _failure(volume, "not tried, since the destination takes no more")
         for volume in plan.convert
         if volume.volume_id not in tried
     ]
-    issues = [*scan.issues, *(issue for outcome in outcomes for issue in outcome.issues)]
+    issues = [*scan.issues, *(issue for outcome in outcomes for issue in outcome.issues), *replaced]
     counts = {
         "volumes converted": len(converted),
         "volumes updated": len(plan.update),
@@ -299,6 +333,5 @@ def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome
     )
 
 
-def _failure(volume: Volume, fault: str) -> Issue:
-    lesions = tuple(lesion.lesion_id for lesion in volume.lesions)
-    return Issue("failed-volume", volume.volume_id, volume.files[0].name, fault, lesions)
+def _failure(volume: Volume, fault: str, file: str = "") -> Issue:
+    return Issue("failed-volume", volume.volume_id, file, fault, tuple(lesion.lesion_id for lesion in volume.lesions))

@@ -137,12 +137,16 @@ class DeepLesion:
         voxels: NDArray[np.int16] | None = None
         for row, file in enumerate(volume.files):
             name = f"{PurePosixPath(file.root).name}/{file.name}"
-            stored = decode_gray16(read_file(file), name)
+            try:
+                stored = decode_gray16(read_file(file), name)
+            except SourceError as error:
+                error.file = file.name
+                raise
             if voxels is None:
                 voxels = np.empty((len(volume.files), *stored.shape), dtype=np.int16)
             elif stored.shape != voxels.shape[1:]:
-                raise SourceError(f"{name}: {stored.shape} pixels, but the first slice of {volume.volume_id} has "
-                                  f"{voxels.shape[1:]}; fetch the file again")  # fmt: skip
+                first = f"the first slice of {volume.volume_id} has {voxels.shape[1:]}"
+                raise SourceError(f"{name}: {stored.shape} pixels, but {first}; fetch the file again", file.name)
             # in a signed type that holds both ends: uint16 would wrap around below 32768
             voxels[row] = stored.astype(np.int32) - OFFSET
         if voxels is None:

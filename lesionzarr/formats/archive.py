@@ -44,7 +44,7 @@ def iter_files(root: Path) -> Iterator[SourceFile]:
     if root.is_dir():
         yield from _iter_folder(root)
     else:
-        for info in _open_zip(str(root), os.getpid()).infolist():
+        for info in _open_zip(root).infolist():
             if not info.is_dir():
                 yield SourceFile(str(root), info.filename, info.file_size, info.CRC)
 
@@ -77,16 +77,16 @@ def read_file(file: SourceFile) -> bytes:
     try:
         if root.is_dir():
             return (root / file.name).read_bytes()
-        return _open_zip(file.root, os.getpid()).read(file.name)
+        return _open_zip(root).read(file.name)
     except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise SourceError(f"{root.name}/{file.name}: cannot be read ({error})") from error
+        raise SourceError(f"{root.name}/{file.name}: cannot be read ({_fault(error)})") from error
 
 
 def _iter_folder(root: Path, prefix: str = "", depth: int = DEPTH) -> Iterator[SourceFile]:
     try:
         entries = sorted(os.scandir(root / prefix), key=lambda entry: entry.name)
     except OSError as error:
-        raise SourceError(f"{root.name}/{prefix}: the folder cannot be listed ({error})") from error
+        raise SourceError(f"{root.name}/{prefix}: the folder cannot be listed ({_fault(error)})") from error
     for entry in entries:
         name = f"{prefix}{entry.name}"
         if entry.is_dir():
@@ -97,10 +97,20 @@ def _iter_folder(root: Path, prefix: str = "", depth: int = DEPTH) -> Iterator[S
             yield SourceFile(str(root), name, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=4)
-def _open_zip(path: str, pid: int) -> zipfile.ZipFile:  # noqa: ARG001
-    # pid: a child process must not share the parent's file position, so each opens its own
+def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
+        status = path.stat()
+        return _opened_zip(str(path), os.getpid(), status.st_size, status.st_mtime_ns)
     except (OSError, zipfile.BadZipFile) as error:
-        raise SourceError(f"{Path(path).name}: cannot be read as a zip ({error}); fetch it again") from error
+        raise SourceError(f"{path.name}: cannot be read as a zip ({_fault(error)}); fetch it again") from error
+
+
+@lru_cache(maxsize=4)
+def _opened_zip(path: str, *state: int) -> zipfile.ZipFile:  # noqa: ARG001
+    # one for each process, since a child must not share its parent's file position; a new one when the file has changed
+    return zipfile.ZipFile(path)
+
+
+def _fault(error: Exception) -> str:
+    # the text of an OSError holds the whole path, which is of this machine
+    return str(getattr(error, "strerror", None) or error)

@@ -6,7 +6,6 @@ Opening reads the root group and the two tables, and no group of a volume.
 from __future__ import annotations
 
 import io
-import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +20,7 @@ from lesionzarr.geometry import Grid
 from lesionzarr.lesion import COLUMNS, Lesion
 from lesionzarr.store import layout
 from lesionzarr.store.location import Location, open_location
-from lesionzarr.store.writer import read_attributes
+from lesionzarr.store.writer import read_attributes, read_root
 
 if TYPE_CHECKING:
     import os
@@ -258,10 +257,9 @@ def write_catalog(location: Location) -> int:
 
 
 def _open(location: Location) -> Catalog:
-    root = location.read(layout.GROUP_FILE)
-    if root is None:
+    info = read_root(location)
+    if info is None:
         raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
-    info = layout.check_root(json.loads(root).get("attributes", {}), location.name)
     return Catalog(
         location,
         info,

@@ -7,6 +7,7 @@ Object stores need the extra ``cloud`` (obstore).
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
+
+REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; free some space, and run the same again")
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 
@@ -104,8 +107,12 @@ class Folder:
         part = path.with_name(f".{path.name}.part")
         with _faults(self.name, key):
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(data)
-            part.replace(path)
+            try:
+                part.write_bytes(data)
+                part.replace(path)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
 
     def delete(self, key: str) -> None:
         """Delete an object, if it is there."""
@@ -202,6 +209,6 @@ def _faults(name: str, key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fault = StoreError(f"{name}/{key}: {error.strerror or error}")
+        fault = StoreError(f"{name}/{key}: {error.strerror or error}{REMEDIES.get(error.errno or 0, '')}")
         fault.errno = error.errno
         raise fault from error

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lesionzarr._version import __version__
-from lesionzarr.errors import StoreError
+from lesionzarr.errors import IntegrityError, StoreError
 from lesionzarr.store import layout, shards
 
 if TYPE_CHECKING:
@@ -45,9 +45,8 @@ def create_store(location: Location, description: dict[str, str]) -> None:
     StoreError
         The destination cannot be written.
     """
-    old = location.read(layout.GROUP_FILE)
-    if old is not None:
-        own = layout.check_root(json.loads(old).get("attributes", {}), location.name)
+    own = read_root(location)
+    if own is not None:
         if own["source"] != description["source"]:
             raise StoreError(
                 f"{location.name}: holds {own['source']}, not {description['source']}; name another destination"
@@ -58,6 +57,26 @@ def create_store(location: Location, description: dict[str, str]) -> None:
     # written even if it is there: a destination that cannot be written is found before any volume is read
     _write_json(location, layout.GROUP_FILE, layout.group_metadata({"lesionzarr": own}))
     _write_json(location, f"{layout.VOLUMES}/{layout.GROUP_FILE}", layout.group_metadata({}))
+
+
+def read_root(location: Location) -> dict[str, Any] | None:
+    """Read ``attributes.lesionzarr`` of the root group; None where there is no group.
+
+    Raises
+    ------
+    SettingError
+        Something else is there: another Zarr group, or a store of another format.
+    IntegrityError
+        The root group is damaged.
+    """
+    data = location.read(layout.GROUP_FILE)
+    if data is None:
+        return None
+    try:
+        attributes = json.loads(data).get("attributes", {})
+    except (ValueError, AttributeError) as error:
+        raise IntegrityError(f"{location.name}/zarr.json: damaged ({error}); delete it and convert again") from error
+    return layout.check_root(attributes, location.name)
 
 
 def read_attributes(location: Location, volume_id: str) -> dict[str, Any] | None:
@@ -95,9 +114,8 @@ def write_volume(location: Location, volume: Volume, voxels: NDArray[np.int16], 
     """
     key = layout.volume_key(volume.volume_id)
     volume = replace(volume, grid=replace(volume.grid, shape=voxels.shape))
-    # the old group first: from here on, the volume does not exist until it is complete
-    location.delete(f"{key}/{layout.GROUP_FILE}")
-    location.delete_tree(key)
+    # from here on, the volume does not exist until it is complete
+    delete_volume(location, volume.volume_id)
     try:
         checksum = _write_voxels(location, f"{key}/{layout.ARRAY}", voxels, profile)
         _write_coordinates(location, key, volume)
@@ -127,6 +145,32 @@ def write_group(location: Location, volume: Volume, provenance: dict[str, Any]) 
     }
     metadata = layout.group_metadata({"ome": layout.ome_attributes(volume.grid), "lesionzarr": own})
     _write_json(location, f"{layout.volume_key(volume.volume_id)}/{layout.GROUP_FILE}", metadata)
+
+
+def update_volume(location: Location, volume: Volume) -> None:
+    """Write a volume's lesions and coordinates anew, and leave its voxels.
+
+    Parameters
+    ----------
+    location
+        The store, which holds the volume.
+    volume
+        What it is now; its grid takes the shape of the voxels that are there.
+    """
+    own = read_attributes(location, volume.volume_id)
+    if own is not None:
+        z, y, x = own["volume"]["shape"]
+        volume = replace(volume, grid=replace(volume.grid, shape=(z, y, x)))
+        if own["volume"] != volume_attributes(volume):
+            _write_coordinates(location, layout.volume_key(volume.volume_id), volume)
+        write_group(location, volume, own["provenance"])
+
+
+def delete_volume(location: Location, volume_id: str) -> None:
+    """Delete a volume; its group goes first, so that half of one is never seen."""
+    key = layout.volume_key(volume_id)
+    location.delete(f"{key}/{layout.GROUP_FILE}")
+    location.delete_tree(key)
 
 
 def lesion_rows(volume: Volume) -> list[dict[str, Any]]:

@@ -84,7 +84,8 @@ def convert(
     """Convert a dataset into a store, or go on with a conversion that was stopped.
 
     A volume that is there already, from the same files (name, size, time or CRC) with the same settings, is skipped;
-    one that was half written is redone; one whose lesions alone have changed gets its table written anew.
+    one that was half written is redone; one whose lesions alone have changed gets its table written anew. A volume that
+    the store holds under another range of the same slices is deleted once its replacement is there.
 
     Parameters
     ----------
@@ -226,7 +227,10 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     if scheduler is None and min(workers, len(plan.convert)) <= 1:
         for volume in plan.convert:
-            yield convert_volume(converter, volume, location, profile)
+            outcome = convert_volume(converter, volume, location, profile)
+            yield outcome
+            if outcome.hopeless:
+                return
     else:
         with _client(min(workers, len(plan.convert)), scheduler) as client:
             yield from _distribute(client, converter, plan.convert, location, profile)
@@ -281,6 +285,9 @@ def _distribute(
         volume = asked.pop(future.key)
         error = future.exception()
         outcome = future.result() if error is None else Outcome(volume, fault=f"its worker was lost ({error})")
+        if outcome.hopeless:
+            # those under way still come: one of them may have found room
+            waiting = iter(())
         following = next(waiting, None)
         if following is not None:
             running.add(submit(following))
@@ -288,7 +295,7 @@ def _distribute(
 
 
 def _follow(outcomes: Iterator[Outcome], plan: Plan, progress: Callable[[Progress], None] | None) -> list[Outcome]:
-    """Gather outcomes until the destination takes no more; tell how far it is after each."""
+    """Gather outcomes, and tell how far it is after each."""
     done: list[Outcome] = []
     slices = 0
     for outcome in outcomes:
@@ -296,8 +303,6 @@ def _follow(outcomes: Iterator[Outcome], plan: Plan, progress: Callable[[Progres
         slices += len(outcome.volume.files)
         if progress:
             progress(Progress(slices, plan.slices, len(done), len(plan.convert)))
-        if outcome.hopeless:
-            break
     return done
 
 

@@ -239,6 +239,17 @@ def test_a_slice_that_arrives_later_leaves_no_lesion_twice(work, tmp_path):
     assert set(lesions["volume_id"]) == {volume.volume_id for volume in DeepLesion(source).scan().volumes}
 
 
+def test_a_volume_is_not_replaced_by_one_that_failed(work):
+    source, store = work
+    volume = max(DeepLesion(source).scan().volumes, key=lambda volume: len(volume.files))
+    (source / "Images_png" / volume.files[-1].name).unlink()
+    (source / "Images_png" / volume.files[0].name).write_bytes(b"")
+    report = lesionzarr.convert("deeplesion", source, store)
+    assert len(report.failed) == 1
+    assert volume.volume_id in complete(store)
+    assert "replaced-volume" not in {issue.kind for issue in report.issues}
+
+
 @pytest.mark.parametrize("damage", ["no group", "empty group", "shard cut short", "part left", "arrays alone left"])
 def test_a_half_written_volume_is_redone_to_the_same_bytes(work, sample_store, damage):
     source, store = work

@@ -137,7 +137,7 @@ def convert(
     for volume in plan.update:
         update_volume(location, volume)
     outcomes = _follow(_outcomes(converter, plan, location, profile, workers, scheduler), plan, progress)
-    report = _report(converter, scan, plan, outcomes, _delete_replaced(location, scan, outcomes))
+    report = _report(converter, scan, plan, outcomes, _delete_replaced(location, scan, plan, outcomes))
     lesions = write_catalog(location)
     report = replace(report, counts={**report.counts, "lesions in the store": lesions})
     location.write(REPORT, json.dumps(report.to_json(), indent=1).encode())
@@ -194,13 +194,14 @@ def _description(converter: Converter) -> dict[str, str]:
     }
 
 
-def _delete_replaced(location: Location, scan: Scan, outcomes: list[Outcome]) -> list[Issue]:
+def _delete_replaced(location: Location, scan: Scan, plan: Plan, outcomes: list[Outcome]) -> list[Issue]:
     """Delete volumes of earlier runs that hold the same slices as one of this source under another range.
 
-    A slice that arrives late makes one volume of two; the two would hold its lesions a second time. They go only when
-    all that replace them are there. Volumes of series that this source lacks stay: it may be a part of the dataset.
+    A slice that arrives late makes one volume of two; the two would hold its lesions a second time. They go once
+    one that replaces them is there. Volumes of series that this source lacks stay: it may be a part of the dataset.
     """
-    failed = {outcome.volume.volume_id for outcome in outcomes if outcome.fault is not None}
+    written = (outcome.volume for outcome in outcomes if outcome.fault is None)
+    there = {volume.volume_id for volume in (*written, *plan.update, *plan.skip)}
     ranges: dict[str, list[Volume]] = defaultdict(list)
     for volume in scan.volumes:
         ranges[volume.series_id].append(volume)
@@ -215,7 +216,7 @@ def _delete_replaced(location: Location, scan: Scan, outcomes: list[Outcome]) ->
             for volume in ranges.get(old["series_id"], [])
             if volume.first_slice <= old["last_slice"] and old["first_slice"] <= volume.last_slice
         ]
-        if new and failed.isdisjoint(new):
+        if not there.isdisjoint(new):
             delete_volume(location, volume_id)
             text = f"{volume_id}: replaced by {', '.join(new)}, which has its slices"
             issues.append(Issue("replaced-volume", volume_id, "", text))

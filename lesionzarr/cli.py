@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,14 @@ from lesionzarr._version import __version__
 from lesionzarr.converters._base import converter_names, load_converter
 from lesionzarr.converters._run import convert, plan
 from lesionzarr.demo import run_demo
-from lesionzarr.errors import GeometryError, LesionzarrError, NotFoundError, SettingError
+from lesionzarr.errors import GeometryError, IntegrityError, LesionzarrError, NotFoundError, SettingError
 from lesionzarr.export import pictures
 from lesionzarr.export.tables import to_json, to_text, write_table
 from lesionzarr.readers.crop import CropReader
 from lesionzarr.store.catalog import Catalog, open_catalog, write_catalog
 from lesionzarr.store.layout import PROFILES
 from lesionzarr.store.location import open_location
-from lesionzarr.window import OWN, PRESETS, WindowLike
+from lesionzarr.window import OWN, PRESETS, WindowLike, resolve_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,19 +60,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         return run(arguments)
-    except (SettingError, NotFoundError) as error:
-        print(f"lesionzarr: {error}", file=sys.stderr)
-        return 2
-    except LesionzarrError as error:
-        print(f"lesionzarr: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nlesionzarr: stopped; the same command goes on where this one was", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # the reader of the output, such as `head`, has seen enough; Python would complain again when it closes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (LesionzarrError, OSError, MemoryError, KeyboardInterrupt) as error:
+        text, code = _explain(error)
+        print(text, file=sys.stderr)
+        return code
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """Give the line that says what went wrong, and the exit code."""
+    match error:
+        case SettingError() | NotFoundError():
+            return f"lesionzarr: {error}", 2
+        case LesionzarrError():
+            return f"lesionzarr: {error}", 1
+        case OSError():
+            # of files that the user named: those of a store are StoreErrors
+            return f"lesionzarr: {error.filename or 'input or output'}: {error.strerror or error}", 1
+        case MemoryError():
+            return f"lesionzarr: out of memory ({error}); ask for less at a time", 1
+        case _:
+            return "\nlesionzarr: stopped; a conversion goes on where it was when it is run again", 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,17 +111,23 @@ def _add_convert(commands: Any) -> None:
     text = "convert a dataset into a store, or go on with a conversion that was stopped"
     names = commands.add_parser("convert", help=text, description=text).add_subparsers(required=True, metavar="DATASET")
     for name in converter_names():
-        kind = load_converter(name)
+        try:
+            kind = load_converter(name)
+        except (ImportError, AttributeError) as error:
+            print(f"lesionzarr: converter {name} cannot be loaded ({error})", file=sys.stderr)
+            continue
         parser = _command(names, name, _convert, f"convert {kind.title}")
         parser.add_argument("source", help="folder of the dataset")
         parser.add_argument("destination", help="path or URL of the store")
         for item in fields(kind):
             if item.name != "source":
-                many = "+" if item.metadata["many"] else None
+                many = "+" if item.metadata.get("many") else None
                 flag = f"--{item.name.replace('_', '-')}"
-                parser.add_argument(flag, metavar="PATH", type=Path, nargs=many, help=item.metadata["help"])
+                parser.add_argument(flag, metavar="PATH", type=Path, nargs=many, help=item.metadata.get("help"))
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        parser.add_argument("--workers", type=int, default=cpus, metavar="N", help="processes (default: %(default)s)")
+        parser.add_argument(
+            "--workers", type=_positive, default=cpus, metavar="N", help="processes (default: %(default)s)"
+        )
         parser.add_argument("--scheduler", metavar="ADDRESS", help="use the workers of this dask.distributed scheduler")
         parser.add_argument("--profile", choices=PROFILES, default="portable", help="codecs (default: %(default)s)")
         parser.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
@@ -154,12 +171,15 @@ def _dry_run(where: tuple[str, str, str], arguments: argparse.Namespace, options
         "bytes before compression": what.raw_bytes,
         "lesions": sum(len(volume.lesions) for volume in scan.volumes),
     }
+    issues = (*scan.issues, *what.issues)
     if arguments.json:
-        print(json.dumps(counts, indent=1))
+        lists = {"missing": scan.missing, "issues": issues, "failed": scan.failed}
+        texts = {name: [asdict(issue) for issue in values] for name, values in lists.items()}
+        print(json.dumps({**counts, **texts}, indent=1))
     else:
         _print_counts(counts)
         _print_issues("missing", scan.missing)
-        _print_issues("noted", scan.issues)
+        _print_issues("noted", issues)
         _print_issues("failed", scan.failed)
     return 1 if scan.failed else 0
 
@@ -191,7 +211,7 @@ def _add_lesions(commands: Any) -> None:
     parser.add_argument("--query", metavar="TEXT", help="pandas query, such as \"type == 'lung' and long_mm > 10\"")
     parser.add_argument("--columns", metavar="NAMES", help="comma-separated columns to show")
     parser.add_argument(
-        "--limit", type=int, default=SHOWN, metavar="N", help="rows to print (default: %(default)s; 0: all)"
+        "--limit", type=_count, metavar="N", help=f"rows to print (default: {SHOWN}, all with --json; 0: all)"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write all rows to a .csv, .parquet or .json")
 
@@ -200,20 +220,24 @@ def _lesions(arguments: argparse.Namespace) -> int:
     catalog = open_catalog(arguments.store)
     frame = _choose(catalog, arguments.query)
     if arguments.columns or not (arguments.json or arguments.output):
-        names = arguments.columns.split(",") if arguments.columns else list(COLUMNS)
+        names = [name.strip() for name in arguments.columns.split(",")] if arguments.columns else list(COLUMNS)
+        # the id is there anyway
+        names = [name for name in names if name != frame.index.name]
         unknown = [name for name in names if name not in frame]
         if unknown:
             raise SettingError(f"no column {', '.join(unknown)}; the columns are {', '.join(map(str, frame))}")
         frame = frame[names]
+    limit = arguments.limit if arguments.limit is not None else 0 if arguments.json else SHOWN
     if arguments.output:
         write_table(frame, arguments.output)
-        print(f"{len(frame):,} lesions written to {arguments.output}")
+        written = {"lesions": len(frame), "written": str(arguments.output)}
+        print(json.dumps(written) if arguments.json else f"{len(frame):,} lesions written to {arguments.output}")
     elif arguments.json:
-        print(to_json(frame))
+        print(to_json(frame.head(limit) if limit else frame))
     else:
-        print(to_text(frame.head(arguments.limit) if arguments.limit else frame))
-        if 0 < arguments.limit < len(frame):
-            print(f"... and {len(frame) - arguments.limit:,} more (--limit 0 prints all)")
+        print(to_text(frame.head(limit) if limit else frame))
+        if 0 < limit < len(frame):
+            print(f"... and {len(frame) - limit:,} more (--limit 0 prints all)")
     return 0
 
 
@@ -237,6 +261,8 @@ def _crop(arguments: argparse.Namespace) -> int:
     windows = arguments.window or [None]
     if HU in windows and (len(windows) > 1 or arguments.format == "png"):
         raise SettingError("window hu: a PNG holds grey levels; use --format npy, with no other window")
+    # what is wrong with size or windows is said once, not for every lesion
+    CropReader(catalog, size=arguments.size, window=[name for name in windows if name not in {None, HU}] or None)
 
     def write(lesion: Lesion) -> Path:
         window: Any = [_own_or_default(lesion) if item is None else item for item in windows]
@@ -259,16 +285,20 @@ def _add_render(commands: Any) -> None:
     parser.add_argument("lesions", nargs="*", metavar="LESION", help="lesion ids; none for all")
     parser.add_argument("--query", metavar="TEXT", help="pandas query that chooses the lesions")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where to write")
-    parser.add_argument("--size", type=int, metavar="N", help="pixels round the lesion (default: the whole slice)")
-    parser.add_argument("--scale", type=int, default=1, metavar="N", help="enlarge (default: %(default)s)")
     parser.add_argument(
-        "--sheet", type=int, default=64, metavar="N", help="lesions on contact-sheet.png (default: %(default)s)"
+        "--size", type=_positive, metavar="N", help="pixels round the lesion (default: the whole slice)"
+    )
+    parser.add_argument("--scale", type=_positive, default=1, metavar="N", help="enlarge (default: %(default)s)")
+    parser.add_argument(
+        "--sheet", type=_count, default=64, metavar="N", help="lesions on contact-sheet.png (default: %(default)s)"
     )
     _add_window(parser, many=False)
 
 
 def _render(arguments: argparse.Namespace) -> int:
     catalog = open_catalog(arguments.store)
+    if arguments.window not in {None, OWN}:
+        resolve_window(arguments.window)
     sheet: list[tuple[Any, list[str]]] = []
 
     def write(lesion: Lesion) -> Path:
@@ -294,23 +324,31 @@ def _add_index(commands: Any) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    lesions = write_catalog(open_location(arguments.store))
-    print(json.dumps({"lesions": lesions}) if arguments.json else f"{lesions:,} lesions in the catalog")
-    return 0
+    lesions, damaged = write_catalog(open_location(arguments.store))
+    if arguments.json:
+        print(json.dumps({"lesions": lesions, "damaged": [issue.message for issue in damaged]}, indent=1))
+    else:
+        print(f"{lesions:,} lesions in the catalog")
+        _print_issues("failed", damaged)
+    return 1 if damaged else 0
 
 
 def _add_demo(commands: Any) -> None:
     text = "make synthetic data, convert it, read crops and draw them; no download"
-    parser = commands.add_parser("demo", help=text, description=text)
+    parser = _command(commands, "demo", _demo, text)
     folder = Path("lesionzarr-demo")
     parser.add_argument("-o", "--output", type=Path, default=folder, metavar="DIR", help="(default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the synthetic data (default: %(default)s)")
-    parser.set_defaults(run=_demo)
+    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=_count, default=0, metavar="N", help="of the synthetic data (default: %(default)s)"
+    )
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    run_demo(arguments.output, arguments.workers, arguments.seed)
+    lines: list[str] = []
+    facts = run_demo(arguments.output, arguments.workers, arguments.seed, say=lines.append if arguments.json else print)
+    if arguments.json:
+        print(json.dumps(facts, indent=1))
     return 0
 
 
@@ -325,13 +363,31 @@ def _add_window(parser: argparse.ArgumentParser, *, many: bool) -> None:
 def _window(text: str) -> WindowLike:
     if "," not in text:
         return text
-    low, high = (float(part) for part in text.split(","))
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a preset nor low,high in HU") from None
     return low, high
 
 
 def _size(text: str) -> tuple[int, int, int]:
-    z, y, x = (int(part) for part in text.split(","))
+    try:
+        z, y, x = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not z,y,x in voxels, such as 9,128,128") from None
     return z, y, x
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _own_or_default(lesion: Lesion) -> str:
@@ -352,13 +408,13 @@ def _chosen(catalog: Catalog, arguments: argparse.Namespace) -> list[Lesion]:
 
 
 def _for_each(lesions: list[Lesion], write: Callable[[Lesion], Path], *, as_json: bool) -> int:
-    """Write something per lesion; a lesion without a position is listed and costs the others nothing."""
+    """Write something per lesion; one that cannot be read is listed, and costs the others nothing."""
     written, failed = [], []
     for lesion in lesions:
         try:
             written.append(str(write(lesion)))
-        except GeometryError as error:
-            failed.append(str(error))
+        except (GeometryError, SettingError, IntegrityError) as error:
+            failed.append(f"{lesion.lesion_id}: {error}")
     if as_json:
         print(json.dumps({"written": written, "failed": failed}, indent=1))
     else:

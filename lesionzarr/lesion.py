@@ -135,7 +135,12 @@ def _plain(value: Any, cast: Any) -> Any:
     if cast is tuple:
         # Parquet gives lists back as numpy arrays
         return None if value is None else tuple(value.tolist() if hasattr(value, "tolist") else value)
-    # pandas writes a missing value as NaN, NaT or NA: only these are unequal to themselves or not comparable at all
-    if value is None or str(value) in {"nan", "NaN", "NaT", "<NA>"}:
-        return None
-    return cast(value)
+    return None if value is None or _is_missing(value) else cast(value)
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return bool(value != value)  # noqa: PLR0124 - so are NaN and NaT, and nothing else
+    except TypeError:
+        # pandas.NA is neither equal nor unequal
+        return True

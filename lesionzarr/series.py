@@ -58,7 +58,7 @@ class Scan:
     """What a source holds, found without opening any pixel data."""
 
     volumes: tuple[Volume, ...]
-    """Sorted by id; every lesion that can be placed is in one of them."""
+    """By series and slices; every lesion that can be placed is in one of them."""
     missing: tuple[Issue, ...] = ()
     """Volumes that the source's table names and that have no image here."""
     failed: tuple[Issue, ...] = ()

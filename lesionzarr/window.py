@@ -89,9 +89,13 @@ def resolve_window(window: WindowLike, own: Window | None = None) -> Window:
         if window not in PRESETS:
             raise not_found("window", window, [*PRESETS, OWN])
         return PRESETS[window]
-    if len(window) != 2:
-        raise SettingError(f"window {window!r}: a preset name, 'dicom' or (low, high) in HU is needed")
-    return Window(float(window[0]), float(window[1]))
+    try:
+        low, high = window
+        return Window(float(low), float(high))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, SettingError):
+            raise
+        raise SettingError(f"window {window!r}: a preset name, 'dicom' or (low, high) in HU is needed") from error
 
 
 def apply_window(hu: NDArray[Any], window: Window, dtype: str = "uint8") -> NDArray[Any]:

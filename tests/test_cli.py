@@ -158,7 +158,11 @@ def test_index_makes_the_catalog_anew(run, sample, tmp_path):
         (["crop", "STORE", "--window", "hu"], 2, "--format npy"),
         (["crop", "STORE", "--window", "lungs"], 2, "lung"),
         (["crop", "STORE", "--query", "long_mm > 1e6"], 2, "no lesion"),
+        (["crop", "STORE", "--size=0,0,0"], 2, "at least 1"),
+        (["lesions", "STORE", "--query", "1/0"], 2, "query"),
+        (["lesions", "STORE", "-o", "/proc/none/table.csv"], 1, "/proc/none"),
         (["convert", "deeplesion", "nothing-here", "a.zarr"], 1, "nothing-here"),
+        (["convert", "deeplesion", "nothing-here", ""], 2, "empty"),
     ],
 )
 def test_misuse_is_one_clear_line(run, sample_store, tmp_path, monkeypatch, arguments, code, text):
@@ -170,7 +174,16 @@ def test_misuse_is_one_clear_line(run, sample_store, tmp_path, monkeypatch, argu
     assert text in err
 
 
-@pytest.mark.parametrize("arguments", [[], ["convert"], ["convert", "kitti", "a", "b"], ["crop", "a", "--size", "3"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["convert"],
+        ["convert", "kitti", "a", "b"],
+        ["crop", "a", "--size", "3"],
+        ["render", "a", "-o", "b", "--scale", "0"],
+    ],
+)
 def test_a_wrong_command_line_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)

@@ -65,7 +65,7 @@ def volume_bytes(store, volume_id):
     objects = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
     group = json.loads(objects.pop("zarr.json"))
     own = group["attributes"]["lesionzarr"]
-    for name in ("fingerprint", "roots", "files"):
+    for name in ("fingerprint", "roots", "files", "settings"):
         del own["provenance"][name]
     for row in own["lesions"]:
         del row["source_row"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
+import shutil
 
 import dask
 import numpy as np
@@ -295,9 +297,9 @@ def test_what_cannot_be_read_is_said(catalog):
         lesionzarr.CropReader(catalog, dtype="int8")
     with pytest.raises(SettingError, match="'edge'"):
         lesionzarr.CropReader(catalog, padding="mirror")
-    with pytest.raises(GeometryError, match="three sizes"):
+    with pytest.raises(SettingError, match="whole numbers of at least 1"):
         lesionzarr.CropReader(catalog, size=(0, 8, 8))
-    with pytest.raises(GeometryError, match="both must be positive"):
+    with pytest.raises(SettingError, match=r"at least 1|positive number"):
         lesionzarr.StackReader(catalog, interval_mm=0)
 
 
@@ -334,3 +336,72 @@ def test_a_damaged_shard_is_never_read_as_voxels(damage, sample, tmp_path):
         shard.write_bytes({"empty": b"", "cut": data[:-30], "flipped": data}[damage])
     with pytest.raises(IntegrityError, match=lesion.volume_id):
         lesionzarr.CropReader(catalog, size=(999, 999, 999)).read(lesion)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size": 128},
+        {"size": (9, 128.0, 128)},
+        {"window": []},
+        {"window": 5},
+        {"window": [None]},
+        {"window": [("a", "b")]},
+        {"padding": 40000},
+        {"padding": float("nan")},
+        {"window": "lung", "padding": "mirror"},
+        {"window": "lung", "dtype": "int8"},
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused_before_reading(catalog, settings):
+    with pytest.raises(SettingError):
+        lesionzarr.CropReader(catalog, **settings)
+
+
+def test_two_numbers_are_a_window_in_a_list_too(catalog):
+    lesion = catalog.lesions.index[0]
+    pair, listed = (lesionzarr.CropReader(catalog, window=window).read(lesion) for window in [(-175, 275), [-175, 275]])
+    np.testing.assert_array_equal(pair.image, listed.image)
+
+
+def test_a_lesion_is_read_where_it_says_and_not_looked_up_again(catalog):
+    (lesion,) = catalog.find_lesions(catalog.lesions.index[0])
+    moved = dataclasses.replace(lesion, x0=lesion.x0 + 7, x1=lesion.x1 + 7)
+    reader = lesionzarr.CropReader(catalog, size=(1, 20, 20))
+    assert reader.read(moved).origin[2] == reader.read(lesion).origin[2] + 7
+
+
+def test_several_lesions_are_no_lesion(catalog):
+    with pytest.raises(SettingError, match="read_batch"):
+        lesionzarr.CropReader(catalog).read(list(catalog.lesions.index[:2]))
+
+
+def test_a_store_is_found_from_any_folder(sample_store, tmp_path, monkeypatch):
+    monkeypatch.chdir(sample_store.parent)
+    catalog = lesionzarr.open(sample_store.name)
+    monkeypatch.chdir(tmp_path)
+    assert lesionzarr.CropReader(catalog).read(catalog.lesions.index[0]).image.shape == (1, 9, 128, 128)
+
+
+def test_a_missing_shard_is_no_padding_for_xarray_either(sample_store, tmp_path):
+    store = shutil.copytree(sample_store, tmp_path / "s.zarr")
+    catalog = lesionzarr.open(store)
+    first = catalog.volumes.index[0]
+    (store / "volumes" / first / "hu/c/0/0/0").unlink()
+    with pytest.raises(IntegrityError, match=first):
+        catalog.volume(first)
+
+
+def test_a_3d_box_without_a_mark_has_a_stack_round_its_middle(catalog):
+    (lesion,) = catalog.find_lesions(catalog.lesions.index[0])
+    box = dataclasses.replace(lesion, key_z=None, recist=None, z0=1.0, z1=5.0)
+    stack = lesionzarr.StackReader(catalog, slices=1).read(box)
+    np.testing.assert_array_equal(stack.image[0, 0], catalog.volume(lesion.volume_id)["hu"].to_numpy()[3])
+
+
+def test_the_way_from_an_image_of_a_dataset_back_to_its_volume(catalog):
+    dataset = lesionzarr.CropReader(catalog, size=(3, 16, 16)).to_xarray(catalog.lesions)
+    one = dataset.isel(lesion=0).load()
+    z, y, x = (one["origin"] + 1 * one["step"]).to_numpy().astype(int)
+    volume = catalog.volume(str(one["volume_id"].item()))["hu"]
+    assert one["image"][0, 1, 1, 1] == volume[z, y, x]

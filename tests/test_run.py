@@ -239,15 +239,42 @@ def test_a_slice_that_arrives_later_leaves_no_lesion_twice(work, tmp_path):
     assert set(lesions["volume_id"]) == {volume.volume_id for volume in DeepLesion(source).scan().volumes}
 
 
-def test_a_volume_is_not_replaced_by_one_that_failed(work):
+def test_volumes_are_not_replaced_by_one_that_failed(work, tmp_path):
     source, store = work
     volume = max(DeepLesion(source).scan().volumes, key=lambda volume: len(volume.files))
-    (source / "Images_png" / volume.files[-1].name).unlink()
-    (source / "Images_png" / volume.files[0].name).write_bytes(b"")
+    middle = source / "Images_png" / volume.files[len(volume.files) // 2].name
+    middle.rename(tmp_path / "late.png")
+    shutil.rmtree(store)
+    lesionzarr.convert("deeplesion", source, store)
+    parts = complete(store) - {volume.volume_id for volume in DeepLesion(source).scan().volumes}
+    before = complete(store)
+    middle.write_bytes(b"")
     report = lesionzarr.convert("deeplesion", source, store)
-    assert len(report.failed) == 1
-    assert volume.volume_id in complete(store)
-    assert "replaced-volume" not in {issue.kind for issue in report.issues}
+    assert [issue.item for issue in report.failed] == [volume.volume_id]
+    assert parts == set()
+    assert complete(store) == before
+
+
+def test_a_poorer_copy_takes_nothing_from_the_store(work):
+    source, store = work
+    volume = max(DeepLesion(source).scan().volumes, key=lambda volume: len(volume.files))
+    before = stamps(store)
+    (source / "Images_png" / volume.files[-1].name).unlink()
+    report = lesionzarr.convert("deeplesion", source, store)
+    (kept,) = [issue for issue in report.issues if issue.kind == "kept-volume"]
+    assert volume.volume_id in kept.message
+    assert report.converted == ()
+    assert stamps(store) == before
+    assert lesionzarr.open(store).lesions.index.is_unique
+
+
+def test_a_volume_that_lost_a_shard_is_converted_again(work, sample_store):
+    source, store = work
+    for name, damage in zip(sorted(complete(store)), ("hu/c/0/0/0", "z/c/0", "y/zarr.json"), strict=False):
+        (store / "volumes" / name / damage).unlink()
+    report = lesionzarr.convert("deeplesion", source, store)
+    assert len(report.converted) == 3
+    assert tree(store) == tree(sample_store)
 
 
 @pytest.mark.parametrize("damage", ["no group", "empty group", "shard cut short", "part left", "arrays alone left"])
@@ -440,7 +467,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(many, whole, tmp_path
         _, errors = process.communicate(timeout=DEADLINE_S)
         wait_until(lambda: not session(process.pid))
     assert process.returncode == 130
-    assert "lesionzarr: stopped; the same command goes on" in errors
+    assert "lesionzarr: stopped; a conversion goes on" in errors
     assert "Traceback" not in errors
     done = complete(store)
     assert main(["convert", "deeplesion", str(many), str(store), "--workers", "1"]) == 0
@@ -641,11 +668,12 @@ def test_faults_of_the_source_and_of_the_call_have_their_own_exit_codes(sample, 
     (tmp_path / "empty").mkdir()
     store = str(tmp_path / "s.zarr")
     assert main(["convert", "deeplesion", str(tmp_path / "empty"), store]) == 1
-    assert main(["convert", "deeplesion", str(sample), store, "--workers", "0"]) == 2
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("lesionzarr: ")
-    assert "no DL_info.csv" in first
-    assert second == "lesionzarr: 0 workers: at least 1 is needed"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("lesionzarr: ")
+    assert "no DL_info.csv" in line
+    with pytest.raises(SystemExit, match="2"):
+        main(["convert", "deeplesion", str(sample), store, "--workers", "0"])
+    assert "'0' is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def peak(warm, source, folder):

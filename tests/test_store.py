@@ -168,8 +168,8 @@ def test_index_makes_the_same_catalog_again(sample_store, tmp_path, capsys):
     assert [path.read_bytes() for path in tables] == before
 
 
-def test_a_file_url_is_the_same_store_through_obstore(sample_store):
-    here, there = lesionzarr.open(sample_store), lesionzarr.open(f"file://{sample_store}")
+def test_a_store_is_the_same_through_obstore(sample_store):
+    here, there = lesionzarr.open(sample_store), lesionzarr.open(f"file://{sample_store}", {"mkdir": False})
     pd.testing.assert_frame_equal(here.lesions, there.lesions)
     first = here.volumes.index[0]
     np.testing.assert_array_equal(here.volume(first)["hu"].to_numpy(), there.volume(first)["hu"].values)
@@ -228,7 +228,7 @@ def test_volumes_of_more_than_one_shard_are_whole(tmp_path):
     location = open_location(tmp_path)
     create_store(location, DESCRIPTION)
     volume = _volume("000001_01_01_001-131", voxels.shape)
-    write_volume(location, volume, voxels, "deeplesion", "portable")
+    write_volume(location, volume, voxels, {"converter": "deeplesion"}, "portable")
     path = tmp_path / "volumes" / volume.volume_id / "hu"
     assert sorted(p.name for p in (path / "c").iterdir()) == ["0", "1", "2"]
     np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], voxels)
@@ -239,7 +239,7 @@ def test_an_unknown_slice_interval_is_null_and_its_axis_has_no_unit(tmp_path):
     location = open_location(tmp_path)
     create_store(location, DESCRIPTION)
     volume = _volume("000001_01_01_001-002", (2, 8, 8), spacing_z=None)
-    write_volume(location, volume, np.zeros((2, 8, 8), np.int16), "deeplesion", "portable")
+    write_volume(location, volume, np.zeros((2, 8, 8), np.int16), {"converter": "deeplesion"}, "portable")
     path = tmp_path / "volumes" / volume.volume_id
     attributes = strict_json(path / "zarr.json")["attributes"]
     assert attributes["lesionzarr"]["volume"]["spacing_mm"] == [None, 0.5, 0.5]

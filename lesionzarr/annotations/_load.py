@@ -28,6 +28,13 @@ ALLOWED = {
 }
 
 
+DAMAGED = (
+    *(OSError, ValueError, EOFError, pickle.UnpicklingError),
+    *(TypeError, AttributeError, LookupError, ImportError, ArithmeticError, MemoryError),
+)
+"""What reading a damaged file raises; a pickle is a program, and damage makes it do the oddest things."""
+
+
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
@@ -58,5 +65,5 @@ def load(path: Path) -> Any:
             with path.open("rb") as file:
                 return _PlainUnpickler(file, encoding="latin1").load()
         return json.loads(path.read_bytes())
-    except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         raise SourceError(f"{path.name}: cannot be read ({error})") from error

@@ -114,8 +114,18 @@ def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Co
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise SettingError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
-    settings = {key: _paths(value, many=known[key].metadata["many"]) for key, value in options.items()}
+    settings = {key: _paths(value, many=known[key].metadata.get("many", False)) for key, value in options.items()}
     return kind(Path(source), **settings)
+
+
+def describe(converter: Converter) -> dict[str, Any]:
+    """Say for the provenance of a volume what made it: converter, and the names of the files that it was given."""
+    settings = {}
+    for item in fields(converter):
+        if item.name != "source" and (value := getattr(converter, item.name)):
+            paths = [value] if isinstance(value, Path) else value
+            settings[item.name] = [path.name for path in paths]
+    return {"converter": converter.name, "settings": settings}
 
 
 def _paths(value: Any, *, many: bool) -> Path | tuple[Path, ...] | None:

@@ -136,7 +136,7 @@ def index_slices(roots: Iterable[Path]) -> tuple[dict[str, SeriesSlices], list[I
     for series_id, slices in found.items():
         twice = len(slices.rows[0]) - len(slices.numbers)
         if twice:
-            text = f"{series_id}: {twice} slices are in several roots; each is read from the first"
+            text = f"{series_id}: {twice} slices are there more than once; the first root's are read"
             odd.append(Issue("slices-twice", series_id, "", text))
     return dict(found), failed, odd
 
@@ -184,8 +184,9 @@ def _md5(path: Path) -> str:
 
 
 def _iter_slices(root: Path, odd: list[Issue]) -> Iterator[tuple[str, str, int, SourceFile]]:
+    is_archive = root.is_file()
     for file in iter_files(root):
-        if escapes(file.name):
+        if is_archive and escapes(file.name):
             text = f"{root.name}: member {file.name!r} points outside of the archive; it is left out"
             odd.append(Issue("escaping-name", root.name, root.name, text))
         elif parts := SLICE_PATH.fullmatch(file.name):

@@ -268,9 +268,11 @@ def _box(text: str) -> tuple[float, float, float, float]:
 def _check_indices(cells: dict[str, str], series_id: str, key_slice: int) -> list[str]:
     named = [*map(int, series_id.split("_")), key_slice]
     columns = ("Patient_index", "Study_index", "Series_ID", "Key_slice_index")
-    if any(cells.get(name, "") not in {"", str(value)} for name, value in zip(columns, named, strict=True)):
-        return [f"{', '.join(columns)} disagree with the file name, which is used"]
-    return []
+    odd: list[str] = []
+    stated = [_optional(cells, name, _whole, odd) for name in columns]
+    if any(number not in {None, value} for number, value in zip(stated, named, strict=True)):
+        odd.append(f"{', '.join(columns)} disagree with the file name, which is used")
+    return odd
 
 
 def _numbers(text: str, count: int, *, may_be_odd: bool = False) -> list[float]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lesionzarr.store.layout import ARRAY, GROUP_FILE, check_ids, volume_key
-from lesionzarr.store.writer import lesion_rows, read_attributes, volume_attributes
+from lesionzarr.report import Issue
+from lesionzarr.store.layout import VOLUMES, check_ids
+from lesionzarr.store.writer import is_whole, lesion_rows, read_attributes, volume_attributes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from lesionzarr.series import Scan, Volume
     from lesionzarr.store.location import Location
 
@@ -23,6 +27,10 @@ class Plan:
     """There, but with other lesions or another spacing in the table: that is written anew, the voxels stay."""
     skip: tuple[Volume, ...]
     """There, and the same."""
+    replaced: dict[str, tuple[str, ...]]
+    """Volumes of earlier runs that go, and those that hold their slices now."""
+    issues: tuple[Issue, ...]
+    """What is odd about the store beside this source."""
 
     @property
     def slices(self) -> int:
@@ -57,23 +65,66 @@ def plan_conversion(scan: Scan, location: Location, profile: str) -> Plan:
         Volume ids that a store cannot hold.
     """
     check_ids([volume.volume_id for volume in scan.volumes])
-    there = set(location.list_folders("volumes"))
+    there = set(location.list_folders(VOLUMES))
+    replaced, poorer = _compare_ranges(scan, location, there)
     parts: dict[str, list[Volume]] = {"convert": [], "update": [], "skip": []}
+    issues = list(poorer.values())
     for volume in scan.volumes:
-        verb = _verb(volume, location, profile) if volume.volume_id in there else "convert"
+        if volume.volume_id in poorer:
+            continue
+        own = read_attributes(location, volume.volume_id) if volume.volume_id in there else None
+        verb = _verb(volume, own, location, profile)
         parts[verb].append(volume)
-    return Plan(*(tuple(parts[verb]) for verb in ("convert", "update", "skip")))
+        if own is not None and verb != "convert":
+            issues += size_issues(volume, own["volume"]["shape"])
+    convert, update, skip = (tuple(parts[verb]) for verb in ("convert", "update", "skip"))
+    return Plan(convert, update, skip, replaced, tuple(issues))
 
 
-def _verb(volume: Volume, location: Location, profile: str) -> str:
-    own = read_attributes(location, volume.volume_id)
+def size_issues(volume: Volume, shape: Sequence[int]) -> Iterator[Issue]:
+    """Say that the files of a volume have another size than the table says, if they have."""
+    stated, found = tuple(volume.grid.shape), tuple(shape)
+    if stated != found:
+        text = f"{volume.volume_id}: the table says {stated} voxels, the files have {found}; boxes may not fit"
+        yield Issue("size-differs", volume.volume_id, "", text)
+
+
+def _verb(volume: Volume, own: dict[str, Any] | None, location: Location, profile: str) -> str:
     if own is None:
         return "convert"
     made = own["provenance"]
     if (made["fingerprint"], made["profile"]) != (volume.fingerprint, profile):
         return "convert"
-    if location.size(f"{volume_key(volume.volume_id)}/{ARRAY}/{GROUP_FILE}") is None:
+    if not is_whole(location, volume.volume_id, own):
         return "convert"
     # the shape is that of the files, which may differ from what the table says
     stated = {**volume_attributes(volume), "shape": own["volume"]["shape"]}
     return "skip" if (own["volume"], own["lesions"]) == (stated, lesion_rows(volume)) else "update"
+
+
+def _compare_ranges(
+    scan: Scan, location: Location, there: set[str]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Issue]]:
+    """Find volumes of the store that hold slices of this source under another range.
+
+    A slice that arrived late makes one volume of two, and the two would hold its lesions a second time: they are to be
+    replaced. Where the source has a part of what the store has, and nothing else, the store keeps what it has.
+    """
+    by_series: dict[str, list[Volume]] = defaultdict(list)
+    for volume in scan.volumes:
+        by_series[volume.series_id].append(volume)
+    replaced: dict[str, tuple[str, ...]] = {}
+    poorer: dict[str, Issue] = {}
+    for old_id in sorted(there - {volume.volume_id for volume in scan.volumes}):
+        own = read_attributes(location, old_id)
+        old = own["volume"] if own else {}
+        first, last = old.get("first_slice", 0), old.get("last_slice", -1)
+        new = [v for v in by_series[old.get("series_id", "")] if v.first_slice <= last and first <= v.last_slice]
+        shared = sum(min(v.last_slice, last) - max(v.first_slice, first) + 1 for v in new)
+        if new and shared <= last - first and all(first <= v.first_slice and v.last_slice <= last for v in new):
+            for volume in new:
+                text = f"{volume.volume_id}: the store has more of it, as {old_id}, and keeps that"
+                poorer[volume.volume_id] = Issue("kept-volume", volume.volume_id, "", text)
+        elif new:
+            replaced[old_id] = tuple(volume.volume_id for volume in new)
+    return replaced, poorer

@@ -9,20 +9,21 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lesionzarr.converters._base import Converter, make_converter
-from lesionzarr.converters._plan import Plan, plan_conversion
+from lesionzarr.converters._base import Converter, describe, make_converter
+from lesionzarr.converters._plan import Plan, plan_conversion, size_issues
 from lesionzarr.errors import LesionzarrError, SettingError, SourceError, StoreError
 from lesionzarr.report import Issue, Report
 from lesionzarr.store.catalog import write_catalog
-from lesionzarr.store.layout import REPORT, VOLUMES, check_profile
+from lesionzarr.store.layout import PROFILES, REPORT, check_profile
 from lesionzarr.store.location import Location, open_location
-from lesionzarr.store.writer import TOOL, create_store, delete_volume, read_attributes, update_volume, write_volume
+from lesionzarr.store.shards import encoder
+from lesionzarr.store.writer import TOOL, create_store, delete_volume, update_volume, write_volume
 
 if TYPE_CHECKING:
     import os
@@ -85,7 +86,8 @@ def convert(
 
     A volume that is there already, from the same files (name, size, time or CRC) with the same settings, is skipped;
     one that was half written is redone; one whose lesions alone have changed gets its table written anew. A volume that
-    the store holds under another range of the same slices is deleted once its replacement is there.
+    the store holds under another range of the same slices is deleted once its replacement is there, and kept where this
+    source has but a part of it. One conversion at a time may write to a store.
 
     Parameters
     ----------
@@ -100,7 +102,7 @@ def convert(
         workers on this machine (the calling script then needs its ``if __name__ == "__main__":``).
     scheduler
         Address of a ``dask.distributed`` scheduler to use instead, such as ``"tcp://10.0.0.1:8786"``. Its workers need
-        lesionzarr, and have to reach source and destination by the same paths.
+        lesionzarr, and have to reach source and destination by the same paths; each thread of theirs holds a volume.
     profile
         Codecs: ``"portable"``, ``"fast"`` or ``"dense"``.
     storage_options
@@ -119,6 +121,8 @@ def convert(
     ------
     NotFoundError
         No such converter or profile.
+    MissingExtraError
+        The profile needs a package that is not installed.
     SettingError
         An option that the converter does not have, or fewer than one worker.
     SourceError
@@ -129,6 +133,7 @@ def convert(
     if workers < 1:
         raise SettingError(f"{workers} workers: at least 1 is needed")
     check_profile(profile)
+    encoder(PROFILES[profile])
     converter = make_converter(name, source, options)
     location = open_location(destination, storage_options)
     scan = converter.scan()
@@ -137,8 +142,9 @@ def convert(
     for volume in plan.update:
         update_volume(location, volume)
     outcomes = _follow(_outcomes(converter, plan, location, profile, workers, scheduler), plan, progress)
-    report = _report(converter, scan, plan, outcomes, _delete_replaced(location, scan, plan, outcomes))
-    lesions = write_catalog(location)
+    replaced = _delete_replaced(location, plan, outcomes)
+    lesions, damaged = write_catalog(location)
+    report = _report(converter, scan, plan, outcomes, [*replaced, *damaged])
     report = replace(report, counts={**report.counts, "lesions in the store": lesions})
     location.write(REPORT, json.dumps(report.to_json(), indent=1).encode())
     return report
@@ -171,18 +177,14 @@ def convert_volume(converter: Converter, volume: Volume, location: Location, pro
     """Convert one volume: the task that a worker runs. What can go wrong with it is in the outcome."""
     try:
         voxels = converter.read_volume(volume)
-        write_volume(location, volume, voxels, converter.name, profile)
+        write_volume(location, volume, voxels, describe(converter), profile)
     except StoreError as error:
         return Outcome(volume, fault=str(error), hopeless=error.errno in FULL)
     except SourceError as error:
         return Outcome(volume, fault=str(error), file=error.file)
     except (LesionzarrError, OSError, MemoryError) as error:
         return Outcome(volume, fault=str(error) or type(error).__name__)
-    stated, found = volume.grid.shape, voxels.shape
-    if stated == found:
-        return Outcome(volume)
-    text = f"{volume.volume_id}: the table says {stated} voxels, the files have {found}; boxes may not fit"
-    return Outcome(volume, (Issue("size-differs", volume.volume_id, "", text),))
+    return Outcome(volume, tuple(size_issues(volume, voxels.shape)))
 
 
 def _description(converter: Converter) -> dict[str, str]:
@@ -194,32 +196,16 @@ def _description(converter: Converter) -> dict[str, str]:
     }
 
 
-def _delete_replaced(location: Location, scan: Scan, plan: Plan, outcomes: list[Outcome]) -> list[Issue]:
-    """Delete volumes of earlier runs that hold the same slices as one of this source under another range.
-
-    A slice that arrives late makes one volume of two; the two would hold its lesions a second time. They go once
-    one that replaces them is there. Volumes of series that this source lacks stay: it may be a part of the dataset.
-    """
+def _delete_replaced(location: Location, plan: Plan, outcomes: list[Outcome]) -> list[Issue]:
+    """Delete the volumes that others replace, once one of those is there."""
     written = (outcome.volume for outcome in outcomes if outcome.fault is None)
     there = {volume.volume_id for volume in (*written, *plan.update, *plan.skip)}
-    ranges: dict[str, list[Volume]] = defaultdict(list)
-    for volume in scan.volumes:
-        ranges[volume.series_id].append(volume)
     issues = []
-    for volume_id in sorted({*location.list_folders(VOLUMES)} - {volume.volume_id for volume in scan.volumes}):
-        own = read_attributes(location, volume_id)
-        if own is None:
-            continue
-        old = own["volume"]
-        new = [
-            volume.volume_id
-            for volume in ranges.get(old["series_id"], [])
-            if volume.first_slice <= old["last_slice"] and old["first_slice"] <= volume.last_slice
-        ]
-        if not there.isdisjoint(new):
-            delete_volume(location, volume_id)
-            text = f"{volume_id}: replaced by {', '.join(new)}, which has its slices"
-            issues.append(Issue("replaced-volume", volume_id, "", text))
+    for old_id, new_ids in plan.replaced.items():
+        if not there.isdisjoint(new_ids):
+            delete_volume(location, old_id)
+            text = f"{old_id}: replaced by {', '.join(new_ids)}"
+            issues.append(Issue("replaced-volume", old_id, "", text))
     return issues
 
 
@@ -270,7 +256,7 @@ def _distribute(
     location: Location,
     profile: str,
 ) -> Iterator[Outcome]:
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
     waiting = iter(volumes)
     asked: dict[str, Volume] = {}
@@ -285,7 +271,9 @@ def _distribute(
     for future in running:
         volume = asked.pop(future.key)
         error = future.exception()
-        outcome = future.result() if error is None else Outcome(volume, fault=f"its worker was lost ({error})")
+        if error is not None and not isinstance(error, KilledWorker):
+            raise error
+        outcome = future.result() if error is None else Outcome(volume, fault="its workers were killed, out of memory?")
         if outcome.hopeless:
             # those under way still come: one of them may have found room
             waiting = iter(())
@@ -307,7 +295,7 @@ def _follow(outcomes: Iterator[Outcome], plan: Plan, progress: Callable[[Progres
     return done
 
 
-def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome], replaced: list[Issue]) -> Report:
+def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome], odd: list[Issue]) -> Report:
     converted = [outcome for outcome in outcomes if outcome.fault is None]
     failed = [_failure(o.volume, o.fault, o.file) for o in outcomes if o.fault is not None]
     tried = {outcome.volume.volume_id for outcome in outcomes}
@@ -316,7 +304,7 @@ def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome
         for volume in plan.convert
         if volume.volume_id not in tried
     ]
-    issues = [*scan.issues, *(issue for outcome in outcomes for issue in outcome.issues), *replaced]
+    issues = [*scan.issues, *plan.issues, *(issue for outcome in outcomes for issue in outcome.issues), *odd]
     counts = {
         "volumes converted": len(converted),
         "volumes updated": len(plan.update),

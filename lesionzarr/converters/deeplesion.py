@@ -66,6 +66,15 @@ class DeepLesion:
     licence: ClassVar[str] = "NIH Clinical Center: unrestricted use, attribution asked for"
     citation: ClassVar[str] = "Yan et al., Journal of Medical Imaging 5(3), 036501 (2018), doi 10.1117/1.JMI.5.3.036501"
 
+    def __post_init__(self) -> None:
+        # stated, so that it is told where a volume comes from
+        object.__setattr__(self, "csv", self.table)
+
+    @property
+    def table(self) -> Path:
+        """The lesion table."""
+        return self.csv or self.source / "DL_info.csv"
+
     def scan(self) -> Scan:
         """List the volumes that can be made of the slices that are here.
 
@@ -79,7 +88,10 @@ class DeepLesion:
         SourceError
             No table or no images at all, or labels that cannot be joined to this table.
         """
-        table = read_table(self.csv or _table(self.source))
+        if not self.table.is_file():
+            folder, name = self.table.parent.name, self.table.name
+            raise SourceError(f"{folder}: no {name} in it; name the lesion table with --csv")
+        table = read_table(self.table)
         sub_volumes, odd_spacing = group_marks(table.marks)
         companions = self._join(table, sub_volumes)
         roots = list(self.images) or find_roots(self.source)
@@ -156,14 +168,7 @@ class DeepLesion:
     @staticmethod
     def example(folder: Path, seed: int = 0) -> Path:
         """Write a small synthetic DeepLesion, and give its folder."""
-        return samples.deeplesion(folder, seed=seed)
-
-
-def _table(source: Path) -> Path:
-    path = source / "DL_info.csv"
-    if not path.is_file():
-        raise SourceError(f"{source}: no DL_info.csv in it; name the lesion table with --csv")
-    return path
+        return samples.deeplesion(folder, seed=seed, image_size=192)
 
 
 def _volumes(

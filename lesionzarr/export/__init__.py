@@ -1,1 +1,1 @@
-"""What leaves a store: pictures."""
+"""What leaves a store: pictures and tables."""

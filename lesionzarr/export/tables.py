@@ -43,12 +43,14 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 def to_json(frame: pd.DataFrame) -> str:
     """Give a table as JSON: a list of objects, null where a value is missing."""
-    text: str = frame.reset_index().to_json(orient="records", indent=1)
+    text: str = frame.reset_index().to_json(orient="records", indent=1, double_precision=15)
     return text
 
 
 def to_text(frame: pd.DataFrame) -> str:
     """Give a table as aligned text, one line a row."""
+    if frame.empty:
+        return "no lesions"
     flat = frame.reset_index().astype(object)
     text: str = flat.where(flat.notna(), "").to_string(index=False, float_format=_number)
     return text

@@ -52,7 +52,7 @@ def iter_files(root: Path) -> Iterator[SourceFile]:
 def escapes(name: str) -> bool:
     """Tell whether a name inside an archive points outside of it."""
     path = PurePosixPath(name.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
+    return path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1])
 
 
 def read_file(file: SourceFile) -> bytes:

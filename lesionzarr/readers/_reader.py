@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from lesionzarr.errors import GeometryError, SettingError
+from lesionzarr.lesion import Lesion
+from lesionzarr.readers._checks import check_padding, is_pair
 from lesionzarr.readers._images import read_images
-from lesionzarr.readers._request import EDGE, find_lesions
+from lesionzarr.readers._request import find_lesions
 from lesionzarr.readers.batch import Batch, Crop
 from lesionzarr.window import OWN, Window, WindowLike, resolve_window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import dask.array as da
     import numpy as np
     import xarray as xr
     from numpy.typing import NDArray
 
-    from lesionzarr.lesion import Lesion
     from lesionzarr.readers._request import LesionsLike, Request
     from lesionzarr.store.catalog import Catalog
 
@@ -28,7 +28,7 @@ BATCH = 64
 """Lesions per dask task."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reader(ABC):
     """Frozen settings, and the verbs."""
 
@@ -49,8 +49,7 @@ class Reader(ABC):
     def __post_init__(self) -> None:
         if self.dtype not in {"uint8", "float32"}:
             raise SettingError(f"dtype {self.dtype!r}: windowed images are 'uint8' or 'float32'")
-        if isinstance(self.padding, str) and self.padding != EDGE:
-            raise SettingError(f"padding {self.padding!r}: a value in HU, 'edge' or None is needed")
+        check_padding(self.padding, windowed=bool(self._windows()))
         for window in self._windows():
             if window != OWN:
                 resolve_window(window)
@@ -89,7 +88,11 @@ class Reader(ABC):
             The lesion has no position, since its key slice is not in the store.
         IntegrityError
             The store is damaged there.
+        SettingError
+            More than one lesion, or something that is none.
         """
+        if not isinstance(lesion, (str, Lesion)):
+            raise SettingError(f"read takes one lesion, not {type(lesion).__name__}; read_batch takes several")
         return self.read_batch(lesion).crops[0]
 
     def read_batch(self, lesions: LesionsLike) -> Batch:
@@ -133,11 +136,16 @@ class Reader(ABC):
         -------
         dask.array.Array
             (lesion, window, z, y, x), one chunk and one task per `batch_size` lesions. Tasks hold the path of the store
-            and their own requests, no table.
+            and their own requests, no table. What is padding `to_xarray` tells, as ``valid``.
+
+        Raises
+        ------
+        NotFoundError, GeometryError
+            As `read_batch`; what is wrong with the store shows when the array is computed.
         """
         from lesionzarr.readers._dask import lazy_images
 
-        requests = self._requests(find_lesions(self.catalog, lesions))
+        requests = self._requests(find_lesions(self.catalog, lesions), batch_size)
         return lazy_images(self.catalog.location, requests, self.image_dtype, batch_size)[0]
 
     def to_xarray(self, lesions: LesionsLike, batch_size: int = BATCH) -> xr.Dataset:
@@ -153,15 +161,25 @@ class Reader(ABC):
         Returns
         -------
         xarray.Dataset
-            ``image`` (lesion, window, z, y, x) and ``valid`` (lesion, z, y, x), on dask arrays.
+            ``image`` (lesion, window, z, y, x) and ``valid`` (lesion, z, y, x), on dask arrays; along the lesion axis
+            columns of the lesion table, with boxes in voxels of the volume, and ``origin`` and ``step`` (lesion, axis):
+            voxel ``i`` of an image lies at ``origin + i * step`` in its volume, (z, y, x).
+
+        Raises
+        ------
+        NotFoundError, GeometryError
+            As `to_dask`.
         """
         from lesionzarr.readers._dask import lazy_images
         from lesionzarr.readers._xarray import to_dataset
 
         found = find_lesions(self.catalog, lesions)
-        image, valid = lazy_images(self.catalog.location, self._requests(found), self.image_dtype, batch_size)
-        names = [window if isinstance(window, str) else str(window) for window in self._windows()]
-        return to_dataset(image, valid, found, names or ["HU"])
+        requests = self._requests(found, batch_size)
+        image, valid = lazy_images(self.catalog.location, requests, self.image_dtype, batch_size)
+        names = [window if isinstance(window, str) else _name(resolve_window(window)) for window in self._windows()]
+        origins = [(request.z[0], float(request.y), float(request.x)) for request in requests]
+        places = list(zip(origins, map(self.step, found), strict=True))
+        return to_dataset(image, valid, found, names or ["HU"], places)
 
     def _windows(self) -> list[WindowLike]:
         window = self.window
@@ -169,16 +187,20 @@ class Reader(ABC):
             return []
         if isinstance(window, (str, Window)):
             return [window]
-        if isinstance(window, tuple) and all(isinstance(end, (int, float)) for end in window):
+        if not isinstance(window, Sequence) or not window:
+            raise SettingError(f"window {window!r}: a preset name, 'dicom', (low, high) in HU or a list of these")
+        if is_pair(window):
             return [cast("tuple[float, float]", window)]
         return list(cast("Sequence[WindowLike]", window))
 
     def _resolved(self, lesion: Lesion) -> tuple[Window, ...]:
         return tuple(resolve_window(window, lesion.window) for window in self._windows())
 
-    def _requests(self, lesions: list[Lesion]) -> list[Request]:
+    def _requests(self, lesions: list[Lesion], batch_size: int = 1) -> list[Request]:
         if not lesions:
             raise SettingError("no lesions to read")
+        if batch_size < 1:
+            raise SettingError(f"a batch size of {batch_size}: at least 1 is needed")
         requests = [self.request(lesion) for lesion in lesions]
         shapes = {(len(request.z), *request.size) for request in requests}
         if len(shapes) > 1:
@@ -189,3 +211,7 @@ class Reader(ABC):
         origin = (float(request.z[0]), float(request.y), float(request.x))
         grid = self.catalog.grid(lesion.volume_id)
         return self.kind(image, valid, lesion, request.windows, grid, origin, self.step(lesion))
+
+
+def _name(window: Window) -> str:
+    return f"{window.low:g}..{window.high:g} HU"

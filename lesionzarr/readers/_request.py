@@ -72,11 +72,10 @@ def find_lesions(catalog: Catalog, lesions: LesionsLike) -> list[Lesion]:
     """
     if isinstance(lesions, (str, Lesion)):
         lesions = [lesions]
-    if isinstance(lesions, pd.DataFrame):
-        ids = list(lesions.get("lesion_id", lesions.index))
-    else:
-        ids = [item.lesion_id if isinstance(item, Lesion) else item for item in lesions]
-    wrong = next((item for item in ids if not isinstance(item, str)), None)
+    items = list(lesions.get("lesion_id", lesions.index) if isinstance(lesions, pd.DataFrame) else lesions)
+    wrong = next((item for item in items if not isinstance(item, (str, Lesion))), None)
     if wrong is not None:
         raise SettingError(f"lesion {wrong!r}: an id, a Lesion or rows of catalog.lesions are needed")
-    return catalog.find_lesions(ids)
+    # a Lesion is taken as it is: its box may have been moved
+    found = iter(catalog.find_lesions([item for item in items if isinstance(item, str)]))
+    return [item if isinstance(item, Lesion) else next(found) for item in items]

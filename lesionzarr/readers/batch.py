@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Point = tuple[float, float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Crop:
     """Windowed voxels round a lesion."""
 
@@ -84,7 +84,7 @@ class ContextStack(Crop):
     """Slices round the key slice at a fixed distance in mm, interpolated between the rows of the volume."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Several crops or stacks of one shape."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lesionzarr.errors import GeometryError
 from lesionzarr.geometry import crop_start
+from lesionzarr.readers._checks import check_size
 from lesionzarr.readers._reader import Reader
 from lesionzarr.readers._request import Request
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from lesionzarr.lesion import Lesion
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CropReader(Reader):
     """Reads a block of voxels round each lesion.
 
@@ -35,8 +36,7 @@ class CropReader(Reader):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.size) != 3 or min(self.size) < 1:
-            raise GeometryError(f"size {self.size}: three sizes of at least 1 are needed, (z, y, x)")
+        check_size(self.size, "zyx")
 
     def request(self, lesion: Lesion) -> Request:
         """Say which voxels make the crop of a lesion; GeometryError for a lesion without a position."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lesionzarr.errors import GeometryError
 from lesionzarr.geometry import crop_start
+from lesionzarr.readers._checks import check_length, check_size
 from lesionzarr.readers._plan import stack_positions
 from lesionzarr.readers._reader import Reader
 from lesionzarr.readers._request import Request
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from lesionzarr.readers.batch import Crop
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StackReader(Reader):
     """Reads slices round the key slice at a fixed distance in mm, linearly interpolated in HU.
 
@@ -41,16 +42,18 @@ class StackReader(Reader):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.slices < 1 or not self.interval_mm > 0:
-            raise GeometryError(f"{self.slices} slices at {self.interval_mm} mm: both must be positive")
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise GeometryError(f"size {self.size}: two sizes of at least 1 are needed, (y, x)")
+        check_size((self.slices,), "z")
+        check_length(self.interval_mm, "interval_mm")
+        if self.size is not None:
+            check_size(self.size, "yx")
 
     def request(self, lesion: Lesion) -> Request:
         """Say which voxels make the stack of a lesion; GeometryError for a lesion without a key slice."""
-        box, key_z = lesion.box, lesion.key_z
-        if box is None or key_z is None:
+        box = lesion.box
+        if box is None:
             raise GeometryError(f"lesion {lesion.lesion_id}: its key slice is not in the store, so it has no stack")
+        # a box without a key slice, such as a 3D box that no mark belongs to, has its middle slice for one
+        key_z = round(box.centre[0]) if lesion.key_z is None else lesion.key_z
         grid = self.catalog.grid(lesion.volume_id)
         size = self.size or grid.shape[1:]
         y, x = (crop_start(c, n) for c, n in zip(box.centre[1:], size, strict=True)) if self.size else (0, 0)

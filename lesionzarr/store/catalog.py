@@ -6,6 +6,7 @@ Opening reads the root group and the two tables, and no group of a volume.
 from __future__ import annotations
 
 import io
+import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,9 +19,10 @@ import pyarrow.parquet as pq
 from lesionzarr.errors import IntegrityError, NotFoundError, SettingError, StoreError, not_found
 from lesionzarr.geometry import Grid
 from lesionzarr.lesion import COLUMNS, Lesion
+from lesionzarr.report import Issue
 from lesionzarr.store import layout
 from lesionzarr.store.location import Location, open_location
-from lesionzarr.store.writer import read_attributes, read_root
+from lesionzarr.store.writer import missing_objects, read_attributes, read_root
 
 if TYPE_CHECKING:
     import os
@@ -55,7 +57,13 @@ NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.strin
 """Integers stay integers where values are missing."""
 
 
-@dataclass(frozen=True)
+QUERY_ERRORS = (
+    *(NameError, SyntaxError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NotImplementedError),
+)
+"""What pandas raises for the many ways in which a query can mean nothing."""
+
+
+@dataclass(frozen=True, eq=False)
 class Catalog:
     """An opened store: its volumes and lesions, and no pixels."""
 
@@ -107,7 +115,7 @@ class Catalog:
         """
         try:
             chosen: pd.DataFrame = self.lesions.query(query, engine="python")
-        except (NameError, SyntaxError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except QUERY_ERRORS as error:
             columns = ", ".join(map(str, self.lesions))
             raise SettingError(f"query {query!r}: {error}; the columns are {columns}") from error
         return chosen
@@ -121,7 +129,7 @@ class Catalog:
             "volumes": len(self.volumes),
             "slices": int(self.volumes["slices"].sum()),
             "lesions": len(self.lesions),
-            "lesions without key slice": int(self.lesions["key_z"].isna().sum()),
+            "lesions without position": int((self.lesions["key_z"].isna() & self.lesions["z0"].isna()).sum()),
             "by split": self._count("split"),
             "by type": self._count("type"),
         }
@@ -144,6 +152,8 @@ class Catalog:
         NotFoundError
             No lesion of that id; near ones are named.
         """
+        if isinstance(ids, str):
+            ids = [ids]
         places = self.lesions.index.get_indexer(pd.Index(ids, dtype=object))
         if (places < 0).any():
             raise not_found("lesion", ids[int((places < 0).argmax())], self.lesions.index)
@@ -189,11 +199,15 @@ class Catalog:
         ------
         NotFoundError
             No volume of that id; near ones are named.
+        IntegrityError
+            A part of the volume is missing.
         """
         import xarray as xr
 
-        if volume_id not in self.volumes.index:
-            raise not_found("volume", volume_id, self.volumes.index)
+        missing = missing_objects(self.location, volume_id, self.grid(volume_id).shape)
+        if missing:
+            # zarr would give padding for a shard that is not there
+            raise IntegrityError(f"{self.location.name}: {missing[0]} is missing; convert the volume again")
         dataset: xr.Dataset = xr.open_zarr(
             self.location.zarr_store(),
             group=layout.volume_key(volume_id),
@@ -230,7 +244,7 @@ def open_catalog(url: str | os.PathLike[str], storage_options: Mapping[str, Any]
     return _open(open_location(url, storage_options))
 
 
-def write_catalog(location: Location) -> int:
+def write_catalog(location: Location) -> tuple[int, list[Issue]]:
     """Derive both tables from the groups of the volumes, and write them.
 
     Parameters
@@ -242,18 +256,24 @@ def write_catalog(location: Location) -> int:
     -------
     int
         Number of lesions.
+    list of Issue
+        Volumes that are damaged, and left out.
     """
     volumes: list[dict[str, Any]] = []
     lesions: list[dict[str, Any]] = []
+    issues: list[Issue] = []
     for volume_id in location.list_folders(layout.VOLUMES):
-        own = read_attributes(location, volume_id)
-        if own is not None:
-            volumes.append(_volume_row(location, volume_id, own))
-            lesions += own["lesions"]
+        try:
+            own = _read_own(location, volume_id)
+            if own is not None:
+                volumes.append(_volume_row(location, volume_id, own))
+                lesions += own["lesions"]
+        except IntegrityError as error:
+            issues.append(Issue("damaged-volume", volume_id, "", f"{error}; it is left out of the catalog"))
     lesions.sort(key=_order)
     location.write(layout.VOLUMES_TABLE, _parquet(volumes, VOLUMES))
     location.write(layout.LESIONS_TABLE, _parquet(lesions, LESIONS))
-    return len(lesions)
+    return len(lesions), issues
 
 
 def _open(location: Location) -> Catalog:
@@ -274,11 +294,26 @@ def _order(row: dict[str, Any]) -> tuple[bool, int, str]:
     return number is None, number or 0, row["lesion_id"]
 
 
+def _read_own(location: Location, volume_id: str) -> dict[str, Any] | None:
+    """Read a volume's attributes; None for one that is half written, which the next conversion makes anew."""
+    own = read_attributes(location, volume_id)
+    group = f"{layout.volume_key(volume_id)}/{layout.GROUP_FILE}"
+    if own is None and location.size(group):
+        raise IntegrityError(f"{location.name}/{group}: damaged; convert the volume again")
+    return own
+
+
 def _volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict[str, Any]:
     volume, made = own["volume"], own["provenance"]
+    if volume["volume_id"] != volume_id:
+        raise IntegrityError(f"{location.name}: volume {volume_id} is a copy of {volume['volume_id']}; delete it")
     array = location.read(f"{layout.volume_key(volume_id)}/{layout.ARRAY}/{layout.GROUP_FILE}")
-    if array is None:
-        raise IntegrityError(f"{location.name}: volume {volume_id} has no hu/zarr.json; convert it again")
+    try:
+        json.loads(array or b"")
+    except ValueError as error:
+        raise IntegrityError(
+            f"{location.name}: volume {volume_id}, hu/zarr.json: missing or damaged; convert it again"
+        ) from error
     return {
         **volume,
         **dict(zip(("slices", "rows", "columns"), volume["shape"], strict=True)),
@@ -286,7 +321,7 @@ def _volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict
         "lesions": len(own["lesions"]),
         "profile": made["profile"],
         "voxels": made["voxels"],
-        "array": array.decode(),
+        "array": (array or b"").decode(),
     }
 
 
@@ -303,7 +338,7 @@ def _frame(location: Location, key: str, index: str) -> pd.DataFrame:
         raise StoreError(f"{location.name}: no {key}; the conversion did not end: run it again, or `lesionzarr index`")
     try:
         table = pq.read_table(io.BytesIO(data))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise IntegrityError(f"{location.name}/{key}: damaged ({error}); run `lesionzarr index`") from error
     frame: pd.DataFrame = table.to_pandas(types_mapper=NULLABLE.get)
     return frame.set_index(index)

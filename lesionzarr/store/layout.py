@@ -24,8 +24,9 @@ of every shard is present: a missing shard or chunk is damage, never padding. `f
 - ``volume``: volume_id, series_id, study_id, patient_id, modality, shape, spacing_mm (z, y, x; null where unknown),
   orientation (RFC-4 words), first_slice and last_slice (the source's own numbers);
 - ``lesions``: rows of the lesion table (`lesionzarr.lesion`), the canonical copy;
-- ``provenance``: tool, converter, profile, fingerprint of the source files, their names and sizes, and ``voxels``, the
-  SHA-256 of the decoded voxels (int16, little endian, C order).
+- ``provenance``: tool, converter, its settings (names of the files that were given), profile, fingerprint of
+  the source files, their names and sizes, and ``voxels``, the SHA-256 of the decoded voxels (int16, little endian, C
+  order).
 
 Ids are letters, digits, ``.``, ``_`` and ``-``, and begin with a letter or a digit. No attribute holds NaN, an absolute
 path or the name of a machine.
@@ -105,6 +106,13 @@ def shard_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     return min(depth, SHARD_SLICES), rows, columns
 
 
+def object_keys(shape: tuple[int, int, int]) -> list[str]:
+    """Give the keys of every object of a volume of that shape, below its group, but for the group's own."""
+    shards = [f"{ARRAY}/c/{number}/0/0" for number in range(-(-shape[0] // shard_shape(shape)[0]))]
+    coordinates = [f"{name}/{key}" for name in "zyx" for key in (GROUP_FILE, "c/0")]
+    return [f"{ARRAY}/{GROUP_FILE}", *shards, *coordinates]
+
+
 def hu_metadata(shape: tuple[int, int, int], fill_value: int, profile: str) -> dict[str, Any]:
     """Give the Zarr v3 metadata of the voxels.
 
@@ -179,7 +187,7 @@ def ome_attributes(grid: Grid) -> dict[str, Any]:
     return {"version": "0.5", "multiscales": [{"name": "ct", "axes": axes, "datasets": [dataset]}]}
 
 
-def check_root(attributes: dict[str, Any], name: str) -> dict[str, Any]:
+def check_root(attributes: dict[str, Any] | None, name: str) -> dict[str, Any]:
     """Give the store's own attributes from those of its root group.
 
     Raises
@@ -187,7 +195,7 @@ def check_root(attributes: dict[str, Any], name: str) -> dict[str, Any]:
     SettingError
         The group is no lesionzarr store, or of a format that this version does not know.
     """
-    own = attributes.get("lesionzarr")
+    own = (attributes or {}).get("lesionzarr")
     if not isinstance(own, dict) or "format" not in own:
         raise SettingError(f"{name}: a Zarr group, but no lesionzarr store")
     if own["format"] != FORMAT:

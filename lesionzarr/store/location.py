@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
 
-from lesionzarr.errors import MissingExtraError, StoreError
+from lesionzarr.errors import MissingExtraError, SettingError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ ABSENT = (FileNotFoundError, NotADirectoryError)
 
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; free some space, and run the same again")
 
-URL = re.compile(r"[a-z][a-z0-9+.-]+://")
+URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 class Location(Protocol):
@@ -65,17 +66,29 @@ def open_location(url: str | os.PathLike[str], storage_options: Mapping[str, Any
     Parameters
     ----------
     url
-        Path of a folder, or a URL that obstore knows (``s3://``, ``gs://``, ``az://``, ``http(s)://``, ``file://``).
+        Path of a folder, ``file://`` URL, or a URL that obstore knows (``s3://``, ``gs://``, ``az://``,
+        ``http(s)://``).
     storage_options
-        Keyword arguments of ``obstore.store.from_url``; for URLs alone.
+        Keyword arguments of ``obstore.store.from_url``.
 
     Returns
     -------
     Location
+
+    Raises
+    ------
+    SettingError
+        An empty path, or storage options for a folder.
     """
-    if isinstance(url, str) and URL.match(url):
-        return Bucket(url.rstrip("/"), dict(storage_options or {}))
-    return Folder(Path(url))
+    text = os.fspath(url)
+    scheme, _, rest = text.partition("://") if URL.match(text) else ("", "", text)
+    if scheme and (scheme.lower() != "file" or storage_options):
+        return Bucket(f"{scheme.lower()}://{rest.rstrip('/')}", dict(storage_options or {}))
+    if not rest:
+        raise SettingError("the path of the store is empty; name a folder or a URL")
+    if storage_options:
+        raise SettingError(f"{text}: storage options are for the URL of an object store")
+    return Folder(Path(unquote(rest) if scheme else rest).absolute())
 
 
 @dataclass(frozen=True)
@@ -200,12 +213,13 @@ class Bucket:
         try:
             yield from_url(self.url, **self.options)
         except BaseError as error:
-            raise StoreError(f"{self.name}/{key}: {error}") from error
+            # what follows the first line is a dump of the request
+            raise StoreError(f"{self.name}/{key}: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager
 def _faults(name: str, key: str) -> Iterator[None]:
-    """Turn what a disk or a bucket raises into a StoreError that names the object."""
+    """Turn what a disk raises into a StoreError that names the object."""
     try:
         yield
     except OSError as error:

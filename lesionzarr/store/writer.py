@@ -80,9 +80,9 @@ def read_root(location: Location) -> dict[str, Any] | None:
 
 
 def read_attributes(location: Location, volume_id: str) -> dict[str, Any] | None:
-    """Read ``attributes.lesionzarr`` of a volume; None where the volume does not exist."""
+    """Read ``attributes.lesionzarr`` of a volume; None where there is no volume, or none of this format."""
     data = location.read(f"{layout.volume_key(volume_id)}/{layout.GROUP_FILE}")
-    if data is None:
+    if not data:
         return None
     try:
         attributes: dict[str, Any] = json.loads(data)["attributes"]["lesionzarr"]
@@ -91,7 +91,9 @@ def read_attributes(location: Location, volume_id: str) -> dict[str, Any] | None
     return attributes
 
 
-def write_volume(location: Location, volume: Volume, voxels: NDArray[np.int16], converter: str, profile: str) -> None:
+def write_volume(
+    location: Location, volume: Volume, voxels: NDArray[np.int16], made_by: dict[str, Any], profile: str
+) -> None:
     """Write one volume.
 
     Parameters
@@ -102,16 +104,19 @@ def write_volume(location: Location, volume: Volume, voxels: NDArray[np.int16], 
         What it is; its grid takes the shape of `voxels`.
     voxels
         HU, int16, (z, y, x).
-    converter
-        Name of the converter, for the provenance.
+    made_by
+        Converter and its settings, for the provenance.
     profile
         Codecs, by name (`layout.PROFILES`).
 
     Raises
     ------
+    MissingExtraError
+        The profile needs a package that is not installed.
     StoreError
         The store cannot be written; nothing of the volume is left behind.
     """
+    shards.encoder(layout.PROFILES[profile])
     key = layout.volume_key(volume.volume_id)
     volume = replace(volume, grid=replace(volume.grid, shape=voxels.shape))
     # from here on, the volume does not exist until it is complete
@@ -119,7 +124,7 @@ def write_volume(location: Location, volume: Volume, voxels: NDArray[np.int16], 
     try:
         checksum = _write_voxels(location, f"{key}/{layout.ARRAY}", voxels, profile)
         _write_coordinates(location, key, volume)
-        provenance = _provenance(volume, converter, profile, checksum)
+        provenance = _provenance(volume, made_by, profile, checksum)
         write_group(location, volume, provenance)
     except StoreError:
         location.delete_tree(key)
@@ -173,6 +178,28 @@ def delete_volume(location: Location, volume_id: str) -> None:
     location.delete_tree(key)
 
 
+def is_whole(location: Location, volume_id: str, own: dict[str, Any]) -> bool:
+    """Tell whether every object of a volume is there; their content is not looked at.
+
+    Parameters
+    ----------
+    location
+        The store.
+    volume_id
+        Which volume.
+    own
+        Its attributes, as read by `read_attributes`.
+    """
+    z, y, x = own["volume"]["shape"]
+    return not missing_objects(location, volume_id, (z, y, x))
+
+
+def missing_objects(location: Location, volume_id: str, shape: tuple[int, int, int]) -> list[str]:
+    """List the objects of a volume that are absent or empty, by their keys; the group itself is not one of them."""
+    keys = (f"{layout.volume_key(volume_id)}/{key}" for key in layout.object_keys(shape))
+    return [key for key in keys if not location.size(key)]
+
+
 def lesion_rows(volume: Volume) -> list[dict[str, Any]]:
     """Give ``attributes.lesionzarr.lesions``: the volume's lesion table as plain JSON values."""
     return [lesion.to_row() for lesion in volume.lesions]
@@ -194,11 +221,11 @@ def volume_attributes(volume: Volume) -> dict[str, Any]:
     }
 
 
-def _provenance(volume: Volume, converter: str, profile: str, checksum: str) -> dict[str, Any]:
+def _provenance(volume: Volume, made_by: dict[str, Any], profile: str, checksum: str) -> dict[str, Any]:
     roots = sorted({PurePath(file.root).name for file in volume.files})
     return {
         "tool": TOOL,
-        "converter": converter,
+        **made_by,
         "profile": profile,
         "fingerprint": volume.fingerprint,
         "voxels": checksum,

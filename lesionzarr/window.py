@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +52,9 @@ PRESETS: dict[str, Window] = {
     "brain": Window.from_level(50, 100),
 }
 """Windows by name; each is stated where its source states it."""
+
+GREY_DTYPES = ("uint8", "float16", "float32")
+"""What a windowed image may be made of."""
 
 OWN = "dicom"
 """Name of the window that the source gives for each lesion."""
@@ -98,7 +102,9 @@ def resolve_window(window: WindowLike, own: Window | None = None) -> Window:
         raise SettingError(f"window {window!r}: a preset name, 'dicom' or (low, high) in HU is needed") from error
 
 
-def apply_window(hu: NDArray[Any], window: Window, dtype: str = "uint8") -> NDArray[Any]:
+def apply_window(
+    hu: NDArray[Any], window: Window, dtype: str = "uint8", out: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """Map HU to grey levels.
 
     Parameters
@@ -108,20 +114,34 @@ def apply_window(hu: NDArray[Any], window: Window, dtype: str = "uint8") -> NDAr
     window
         The range that fills the output.
     dtype
-        ``"uint8"`` (0..255, truncated) or ``"float32"`` (0..1).
+        ``"uint8"`` (0..255, truncated), ``"float32"`` or ``"float16"`` (0..1).
+    out
+        Array of the shape of `hu` and of that dtype to write to.
 
     Returns
     -------
     ndarray
-        Same shape as `hu`.
+        Same shape as `hu`; `out`, if that was given.
 
     Raises
     ------
     SettingError
         Another dtype.
     """
-    if dtype not in {"uint8", "float32"}:
-        raise SettingError(f"a windowed image of dtype {dtype!r}: 'uint8' or 'float32' is needed")
+    if dtype not in GREY_DTYPES:
+        raise SettingError(f"a windowed image of dtype {dtype!r}: one of {', '.join(GREY_DTYPES)} is needed")
+    if out is None:
+        out = np.empty(hu.shape, dtype=dtype)
+    if hu.dtype != np.int16:
+        out[...] = _define(hu, window, dtype)
+    elif (ramp := _ramp(window, dtype)) is not None:
+        ramp.apply(hu, out)
+    else:
+        np.take(_table(window, dtype), hu.view(np.uint16), out=out, mode="wrap")
+    return out
+
+
+def _define(hu: NDArray[Any], window: Window, dtype: str) -> NDArray[Any]:
     grey = hu.astype(np.float64)
     grey -= window.low
     grey /= window.high - window.low
@@ -129,3 +149,37 @@ def apply_window(hu: NDArray[Any], window: Window, dtype: str = "uint8") -> NDAr
     if dtype == "uint8":
         grey *= 255.0
     return grey.astype(dtype)
+
+
+@dataclass(frozen=True)
+class _Ramp:
+    """A window for int16 in three passes over small types: clip, shift, scale."""
+
+    low: np.int16
+    high: np.int16
+    scale: np.float32
+
+    def apply(self, hu: NDArray[np.int16], out: NDArray[Any]) -> None:
+        clipped = np.clip(hu, self.low, self.high)
+        # the distance from the low end fits 16 bits without a sign
+        above = np.subtract(clipped, self.low, out=clipped.view(np.uint16), dtype=np.uint16, casting="unsafe")
+        np.multiply(above, self.scale, out=out, casting="unsafe", dtype=np.float32)
+
+
+@lru_cache(maxsize=64)
+def _table(window: Window, dtype: str) -> NDArray[Any]:
+    """Give the grey level of every int16, by its bits as uint16."""
+    return _define(np.arange(65536, dtype=np.uint16).view(np.int16), window, dtype)
+
+
+@lru_cache(maxsize=64)
+def _ramp(window: Window, dtype: str) -> _Ramp | None:
+    """Give the ramp of a window, where it makes the same level of every int16 as the definition; else None."""
+    low, high = math.ceil(window.low), math.floor(window.high)
+    if low != window.low or high != window.high or not -32768 <= low < high <= 32767:
+        return None
+    ramp = _Ramp(np.int16(low), np.int16(high), np.float32((255 if dtype == "uint8" else 1) / (high - low)))
+    every = np.arange(65536, dtype=np.uint16).view(np.int16)
+    levels = np.empty(every.shape, dtype=dtype)
+    ramp.apply(every, levels)
+    return ramp if np.array_equal(levels, _table(window, dtype)) else None

@@ -12,59 +12,88 @@ from lesionzarr.window import apply_window
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lesionzarr.readers._plan import Plan
+    from lesionzarr.readers._plan import Axis, Plan
     from lesionzarr.readers._request import Request
+    from lesionzarr.window import Window
 
 
-def assemble(voxels: NDArray[Any], fill_value: int, plan: Plan, request: Request, dtype: str) -> NDArray[Any]:
+def assemble(voxels: NDArray[Any], plan: Plan, request: Request, image: NDArray[Any]) -> None:
     """Make the image of a request.
 
     Parameters
     ----------
     voxels
         The plan's region, in HU.
-    fill_value
-        The volume's own padding value in HU.
     plan, request
         What was planned for what was asked.
-    dtype
-        Of the image: ``"uint8"`` or ``"float32"`` with windows, ``"int16"`` without.
-
-    Returns
-    -------
-    ndarray
-        (window, z, y, x).
+    image
+        (window, z, y, x), written whole: grey levels with windows, HU in one channel without.
     """
-    hu = _sample(voxels, plan)
-    outside = _outside(plan, request)
-    if not request.windows:
-        values: NDArray[Any] = np.rint(hu).astype(dtype)
-        values[outside] = fill_value if request.padding in {None, EDGE} else request.padding
-        return values[np.newaxis]
-    image = np.empty((len(request.windows), *hu.shape), dtype=dtype)
-    for channel, window in zip(image, request.windows, strict=True):
-        padding = window.low if request.padding in {None, EDGE} else request.padding
-        channel[...] = apply_window(hu, window, dtype)
-        channel[outside] = apply_window(np.asarray(padding), window, dtype)
-    return image
+    hu = voxels if plan.plain else _sample(voxels, plan)
+    if request.windows:
+        for channel, window in zip(image, request.windows, strict=True):
+            apply_window(hu, window, image.dtype.name, out=channel[plan.filled])
+    elif hu.dtype.kind == "f" and image.dtype.kind in "iu":
+        image[0][plan.filled] = np.rint(hu)
+    else:
+        image[0][plan.filled] = hu
+    pad(plan, request, image)
+
+
+def pad(plan: Plan, request: Request, image: NDArray[Any], *, everything: bool = False) -> None:
+    """Write what stands outside of the volume.
+
+    Parameters
+    ----------
+    plan, request
+        What was planned for what was asked.
+    image
+        (window, z, y, x).
+    everything
+        The volume gave nothing at all.
+    """
+    outside: list[Any] = [...] if everything else _parts_outside(plan, request)
+    if outside:
+        for channel, window in zip(image, request.windows or (None,), strict=True):
+            level = _level(request, window, image.dtype.name)
+            for part in outside:
+                channel[part] = level
+
+
+def _parts_outside(plan: Plan, request: Request) -> list[Any]:
+    if request.padding == EDGE:
+        return []
+    kept = request.nearest_slice or request.repeat is not None
+    by_axis = _outside(plan.z, kept=kept), _outside(plan.y), _outside(plan.x)
+    return [(*[slice(None)] * axis, part) for axis, parts in enumerate(by_axis) for part in parts]
+
+
+def _level(request: Request, window: Window | None, dtype: str) -> Any:
+    padding = None if request.padding == EDGE else request.padding
+    if window is None:
+        return request.fill_value if padding is None else padding
+    return 0 if padding is None else apply_window(np.asarray(padding), window, dtype)
+
+
+def _outside(axis: Axis, *, kept: bool = False) -> list[Any]:
+    """Give the parts of an axis that lie outside of the volume, but for those that show its nearest slice."""
+    if axis.samples:
+        return [] if kept or axis.samples.inside.all() else [~axis.samples.inside]
+    before, after = slice(0, axis.lead), slice(axis.filled.stop, axis.size)
+    return [part for part in (before, after) if part.start < part.stop]
 
 
 def _sample(voxels: NDArray[Any], plan: Plan) -> NDArray[Any]:
-    shape = (len(plan.z.below), len(plan.y.below), len(plan.x.below))
-    if voxels.size == 0:
-        return np.zeros(shape, dtype=voxels.dtype)
-    plane = voxels[:, plan.y.below[:, None], plan.x.below]
-    weight = plan.z.weight[:, None, None]
-    if not weight.any():
-        return plane[plan.z.below]
-    return plane[plan.z.below] * (1 - weight) + plane[plan.z.above] * weight
-
-
-def _outside(plan: Plan, request: Request) -> NDArray[np.bool_]:
-    """Tell which voxels of the image get the padding value: those that are not in the volume, nor filled from it."""
-    if request.padding == EDGE:
-        return np.zeros(plan.valid.shape, dtype=bool)
-    in_plane = plan.y.inside[:, None] & plan.x.inside
-    if request.nearest_slice or request.repeat is not None:
-        return np.broadcast_to(~in_plane, plan.valid.shape)
-    return ~plan.valid
+    """Take the positions of the axes that are not copied, linearly between two rows."""
+    hu = voxels
+    for number, axis in enumerate((plan.z, plan.y, plan.x)):
+        if axis.samples is None:
+            continue
+        below = hu.take(axis.samples.below, axis=number)
+        weight = axis.samples.weight
+        if weight.any():
+            share = weight.reshape([-1 if other == number else 1 for other in range(3)])
+            above = hu.take(axis.samples.above, axis=number)
+            below = below * (1 - share) + above * share
+        hu = below
+    return hu

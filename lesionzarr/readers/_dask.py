@@ -5,19 +5,28 @@ A task carries the location of the store and its requests; handles are opened wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
 from dask.delayed import delayed
 
+from lesionzarr.readers._fetch import Fetcher
 from lesionzarr.readers._images import read_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from lesionzarr.readers._request import Request
     from lesionzarr.store.location import Location
+
+
+def read_part(location: Location, requests: list[Request], dtype: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read what one task is to read."""
+    image, plans = read_images(Fetcher(location), requests, dtype)
+    return image, np.stack([plan.valid for plan in plans])
 
 
 def lazy_images(
@@ -49,7 +58,7 @@ def lazy_images(
     for start in range(0, len(requests), batch_size):
         part = list(requests[start : start + batch_size])
         # traverse=False: dask need not look into the requests for tasks of its own
-        image, valid = delayed(read_images, nout=2, traverse=False)(location, part, dtype)
+        image, valid = delayed(read_part, nout=2, traverse=False)(location, part, dtype)
         images.append(da.from_delayed(image, (len(part), channels, *shape), dtype=np.dtype(dtype)))
         masks.append(da.from_delayed(valid, (len(part), *shape), dtype=np.dtype(bool)))
     return da.concatenate(images), da.concatenate(masks)

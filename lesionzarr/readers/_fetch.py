@@ -1,88 +1,241 @@
-"""Voxels of a store, read through zarr-python.
+"""Voxels of a store: every chunk of a batch is read and decoded once, and its parts go straight to where they belong.
 
-zarr-python gives the fill value for a shard that is missing, and zarr 3.1 for one that is empty; here both are damage,
-so every shard that a region touches is looked at first.
+Arrays that `lesionzarr.store.arrays` does not know are read by zarr-python.
 """
 
 from __future__ import annotations
 
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import pairwise
+from threading import Lock, local
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
-import zarr
 
-from lesionzarr.errors import IntegrityError, NotFoundError
+from lesionzarr.errors import IntegrityError, StoreError
+from lesionzarr.readers._chunks import merge_ranges, plan_chunks
+from lesionzarr.readers._threads import run_all
 from lesionzarr.store import layout
-from lesionzarr.store.shards import index_bytes
+from lesionzarr.store.location import Folder
+from lesionzarr.store.shards import decoder, parse_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from lesionzarr.geometry import Region
-    from lesionzarr.store.location import Location
+    from lesionzarr.readers._chunks import ChunkPlan
+    from lesionzarr.store.arrays import ArrayLayout
+    from lesionzarr.store.catalog import Catalog
+    from lesionzarr.store.location import Blob, Location
+
+    Ints = NDArray[np.int64]
+
+OPEN_SHARDS = 256
+"""Shards that are kept open, each with a file handle and an index of 16 bytes a chunk."""
+
+DISK_GAP_BYTES = 0
+BUCKET_GAP_BYTES = 64 * 1024
+"""Bytes between two chunks that are read in vain to save a request."""
+
+REQUEST_BYTES = 16 * 1024 * 1024
+"""Most bytes of one request."""
 
 
-def iter_regions(location: Location, wanted: Iterable[tuple[str, Region]]) -> Iterator[tuple[NDArray[Any], int]]:
-    """Read regions of volumes.
+@dataclass(frozen=True)
+class Regions:
+    """What is to be read: blocks of voxels of several arrays."""
 
-    Parameters
-    ----------
-    location
-        The store.
-    wanted
-        Volume id and region of each.
-
-    Yields
-    ------
-    ndarray
-        The voxels of each region, in the order asked for.
-    int
-        The fill value of its volume.
-
-    Raises
-    ------
-    NotFoundError
-        No such volume.
-    IntegrityError
-        A shard is missing, cut off or damaged.
-    """
-    store = location.zarr_store()
-    arrays: dict[str, zarr.Array[Any]] = {}
-    for volume_id, region in wanted:
-        if volume_id not in arrays:
-            arrays[volume_id] = _open(store, location, volume_id)
-        array = arrays[volume_id]
-        yield _read(array, location, volume_id, region), int(array.fill_value)
+    volumes: Sequence[str]
+    """Ids of the arrays."""
+    layouts: Sequence[ArrayLayout]
+    """One per array."""
+    volume: Ints
+    """(region,): which array."""
+    start: Ints
+    stop: Ints
+    """(region, 3): first and last voxel, half-open, inside the array."""
 
 
-def _open(store: Any, location: Location, volume_id: str) -> zarr.Array[Any]:
-    path = f"{layout.volume_key(volume_id)}/{layout.ARRAY}"
-    try:
-        return zarr.open_array(store, path=path, mode="r", zarr_format=3)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{location.name}: no volume {volume_id}") from error
+@dataclass(frozen=True)
+class OpenShard:
+    """A shard, and where its chunks are."""
+
+    blob: Blob
+    index: Ints
+    """(chunk, 2): offset and length; -1 where the chunk is absent."""
 
 
-def _read(array: zarr.Array[Any], location: Location, volume_id: str, region: Region) -> NDArray[Any]:
-    if 0 in region.shape:
-        return np.empty(region.shape, dtype=array.dtype)
-    _check_shards(array, location, volume_id, region)
-    try:
-        return np.asarray(array[region.slices])
-    except (ValueError, RuntimeError) as error:
-        raise IntegrityError(
-            f"{location.name}: volume {volume_id}, {array.path}: damaged ({error}); convert it again"
-        ) from error
+class Fetcher:
+    """Reads regions of the volumes of one store; all threads share the shards that it keeps open."""
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self._gap = DISK_GAP_BYTES if isinstance(location, Folder) else BUCKET_GAP_BYTES
+        self._shards: OrderedDict[tuple[str, int], OpenShard] = OrderedDict()
+        self._lock = Lock()
+        self._scratch = local()
+
+    def read(
+        self,
+        regions: Regions,
+        target: Callable[[int], NDArray[Any]],
+        finish: Callable[[int], None],
+        threads: int,
+    ) -> None:
+        """Read regions.
+
+        Parameters
+        ----------
+        regions
+            What to read.
+        target
+            Gives the array of a region's shape that its voxels go to; called from any thread, more than once.
+        finish
+            Called for every region as soon as its voxels are there, from the thread that brought the last of them.
+        threads
+            Most threads at a time.
+
+        Raises
+        ------
+        IntegrityError
+            An object is missing, cut off or damaged.
+        StoreError
+            The store cannot be reached.
+        """
+        plan = plan_chunks(regions.layouts, regions.volume, regions.start, regions.stop)
+        runs = _runs(plan, threads)
+        touched = [np.unique(plan.region[plan.pairs[a] : plan.pairs[b]]).tolist() for a, b in runs]
+        pending = np.bincount([region for run in touched for region in run], minlength=len(regions.volume)).tolist()
+        lock = Lock()
+
+        def work(number: int) -> None:
+            self._execute(plan, *runs[number], regions, target)
+            for region in touched[number]:
+                with lock:
+                    pending[region] -= 1
+                    ready = not pending[region]
+                if ready:
+                    finish(region)
+
+        for region in [region for region, runs_of in enumerate(pending) if not runs_of]:
+            finish(region)
+        run_all(work, range(len(runs)), threads)
+
+    def _execute(
+        self, plan: ChunkPlan, first: int, last: int, regions: Regions, target: Callable[[int], NDArray[Any]]
+    ) -> None:
+        """Read the chunks of a run, and scatter them."""
+        ends = (np.flatnonzero(np.diff(plan.shard[first:last]) | np.diff(plan.volume[first:last])) + first + 1).tolist()
+        for a, b in pairwise([first, *ends, last]):
+            number, shard = int(plan.volume[a]), int(plan.shard[a])
+            volume_id, array = regions.volumes[number], regions.layouts[number]
+            try:
+                self._scatter(plan, a, b, self._open(volume_id, array, shard), array, target)
+            except ValueError as error:
+                raise self._damaged(volume_id, array, shard, str(error)) from error
+
+    def _scatter(
+        self,
+        plan: ChunkPlan,
+        first: int,
+        last: int,
+        shard: OpenShard,
+        array: ArrayLayout,
+        target: Callable[[int], NDArray[Any]],
+    ) -> None:
+        """Read and decode chunks of one shard, and copy their parts to where they belong."""
+        entries = shard.index[plan.inner[first:last]]
+        if entries.min() < 0:
+            raise ValueError("a chunk is absent")
+        begin = merge_ranges(entries, self._gap, REQUEST_BYTES)
+        offsets, ends = entries[:, 0].tolist(), entries.sum(axis=1).tolist()
+        pairs = plan.pairs[first : last + 1].tolist()
+        regions = plan.region[pairs[0] : pairs[-1]].tolist()
+        boxes = plan.boxes[pairs[0] : pairs[-1]].tolist()
+        decode, chunk = decoder(array), self._chunk(array)
+        for a, b in pairwise(begin):
+            start = offsets[a]
+            data = self._buffer(ends[b - 1] - start)
+            shard.blob.read_into(start, data)
+            for k in range(a, b):
+                decode(data[offsets[k] - start : ends[k] - start], chunk)
+                for pair in range(pairs[k] - pairs[0], pairs[k + 1] - pairs[0]):
+                    z, y, x, z1, y1, x1, tz, ty, tx, tz1, ty1, tx1 = boxes[pair]
+                    target(regions[pair])[tz:tz1, ty:ty1, tx:tx1] = chunk[z:z1, y:y1, x:x1]
+
+    def _open(self, volume_id: str, array: ArrayLayout, shard: int) -> OpenShard:
+        key = volume_id, shard
+        with self._lock:
+            known = self._shards.get(key)
+            if known is not None:
+                self._shards.move_to_end(key)
+                return known
+        opened = self._open_anew(volume_id, array, shard)
+        with self._lock:
+            self._shards[key] = opened
+            if len(self._shards) > OPEN_SHARDS:
+                self._shards.popitem(last=False)
+        return opened
+
+    def _open_anew(self, volume_id: str, array: ArrayLayout, shard: int) -> OpenShard:
+        blob = self.location.open(_key(volume_id, array, shard))
+        if blob is None:
+            raise self._damaged(volume_id, array, shard, "missing")
+        if not array.indexed:
+            return OpenShard(blob, np.array([[0, blob.size]]))
+        if blob.size < array.index_bytes:
+            raise self._damaged(volume_id, array, shard, f"cut off ({blob.size} bytes)")
+        data = np.empty(array.index_bytes, dtype=np.uint8)
+        blob.read_into(0 if array.index_first else blob.size - array.index_bytes, data)
+        return OpenShard(blob, parse_index(data, array, blob.size))
+
+    def _damaged(self, volume_id: str, array: ArrayLayout, shard: int, fault: str) -> StoreError:
+        key = _key(volume_id, array, shard)
+        return IntegrityError(f"{self.location.name}: volume {volume_id}, {key}: {fault}; convert it again")
+
+    def _buffer(self, size: int) -> NDArray[np.uint8]:
+        """Give this thread's buffer for bytes as stored."""
+        buffer: NDArray[np.uint8] | None = getattr(self._scratch, "buffer", None)
+        if buffer is None or len(buffer) < size:
+            buffer = self._scratch.buffer = np.empty(max(size, 1 << 20), dtype=np.uint8)
+        return buffer[:size]
+
+    def _chunk(self, array: ArrayLayout) -> NDArray[Any]:
+        """Give this thread's array to decode chunks into."""
+        chunk: NDArray[Any] | None = getattr(self._scratch, "chunk", None)
+        if chunk is None or chunk.shape != array.chunk or chunk.dtype != array.dtype:
+            chunk = self._scratch.chunk = np.empty(array.chunk, dtype=array.dtype)
+        return chunk
 
 
-def _check_shards(array: zarr.Array[Any], location: Location, volume_id: str, region: Region) -> None:
-    shard = array.shards or array.chunks
-    chunks = int(np.prod([-(-outer // inner) for outer, inner in zip(shard, array.chunks, strict=True)]))
-    for number in range(region.start[0] // shard[0], (region.stop[0] - 1) // shard[0] + 1):
-        key = f"{array.path}/c/{number}/0/0"
-        size = location.size(key)
-        if size is None or size < index_bytes(chunks):
-            fault = "missing" if size is None else f"cut off ({size} bytes)"
-            raise IntegrityError(f"{location.name}: volume {volume_id}, {key}: {fault}; convert it again")
+def fetcher_of(catalog: Catalog) -> Fetcher:
+    """Give the fetcher of an opened store, which lives as long as that does."""
+    # a lock that another thread held at a fork would never open again in the child
+    key = os.getpid()
+    known = _FETCHERS.get(catalog)
+    if known is None or known[0] != key:
+        known = _FETCHERS[catalog] = key, Fetcher(catalog.location)
+    return known[1]
+
+
+_FETCHERS: WeakKeyDictionary[Catalog, tuple[int, Fetcher]] = WeakKeyDictionary()
+
+
+def _key(volume_id: str, array: ArrayLayout, shard: int) -> str:
+    place = np.unravel_index(shard, array.grid)
+    return f"{layout.volume_key(volume_id)}/{layout.ARRAY}/{array.key([int(number) for number in place])}"
+
+
+def _runs(plan: ChunkPlan, threads: int) -> list[tuple[int, int]]:
+    """Cut the chunks into runs: one for each region, or more where there are fewer regions than threads."""
+    chunks = len(plan.owner)
+    if not chunks:
+        return []
+    ends = (np.flatnonzero(np.diff(plan.owner)) + 1).tolist()
+    if len(ends) + 1 < threads:
+        ends = [chunks * part // threads for part in range(1, threads)]
+    return [(a, b) for a, b in pairwise([0, *ends, chunks]) if a < b]

@@ -2,47 +2,135 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesionzarr.readers._assemble import assemble
-from lesionzarr.readers._fetch import iter_regions
-from lesionzarr.readers._plan import plan_request
+from lesionzarr.errors import SettingError
+from lesionzarr.readers._assemble import assemble, pad
+from lesionzarr.readers._fetch import Regions
+from lesionzarr.readers._plan import Plan, plan_request
+from lesionzarr.readers._threads import cores, run_all
+from lesionzarr.readers._zarr import read_region
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from lesionzarr.readers._fetch import Fetcher
     from lesionzarr.readers._request import Request
-    from lesionzarr.store.location import Location
 
 
-def read_images(location: Location, requests: Sequence[Request], dtype: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def read_images(
+    fetcher: Fetcher,
+    requests: Sequence[Request],
+    dtype: str,
+    *,
+    out: NDArray[Any] | None = None,
+    threads: int | None = None,
+) -> tuple[NDArray[Any], list[Plan]]:
     """Plan, fetch and assemble.
 
     Parameters
     ----------
-    location
-        The store.
+    fetcher
+        Of the store.
     requests
         For images of one shape.
     dtype
         Of the images.
+    out
+        (request, window, z, y, x), of that dtype: where to write; new if None.
+    threads
+        Most threads; None for one a core.
 
     Returns
     -------
     image : ndarray
         (request, window, z, y, x).
-    valid : ndarray of bool
-        (request, z, y, x).
+    plans : list of Plan
+        One per request; their `valid` says what is padding.
     """
     plans = [plan_request(request) for request in requests]
-    shape = (len(requests[0].z), *requests[0].size)
-    image = np.empty((len(requests), max(1, len(requests[0].windows)), *shape), dtype=dtype)
-    valid = np.stack([plan.valid for plan in plans])
-    wanted = [(request.volume_id, plan.region) for request, plan in zip(requests, plans, strict=True)]
-    for i, (voxels, fill_value) in enumerate(iter_regions(location, wanted)):
-        image[i] = assemble(voxels, fill_value, plans[i], requests[i], dtype)
-    return image, valid
+    shape = (len(requests), max(1, len(requests[0].windows)), len(requests[0].z), *requests[0].size)
+    image = np.empty(shape, dtype=dtype) if out is None else _check(out, shape, dtype)
+    work = _Work(requests, plans, image)
+    threads = threads or cores()
+    known = [number for number, request in enumerate(requests) if request.array is not None]
+    if known:
+        regions = _regions([requests[number] for number in known], [plans[number] for number in known])
+        fetcher.read(regions, lambda i: work.target(known[i]), lambda i: work.finish(known[i]), threads)
+
+    def read_other(number: int) -> None:
+        work.target(number)[...] = read_region(fetcher.location, requests[number].volume_id, plans[number].region)
+        work.finish(number)
+
+    run_all(read_other, [number for number, request in enumerate(requests) if request.array is None], threads)
+    return image, plans
+
+
+def _check(out: NDArray[Any], shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    if out.shape != shape or out.dtype != dtype:
+        raise SettingError(f"out is {out.dtype} {out.shape}; {dtype} {shape} is needed")
+    return out
+
+
+def _regions(requests: Sequence[Request], plans: Sequence[Plan]) -> Regions:
+    arrays = {request.volume_id: request.array for request in requests if request.array is not None}
+    numbers = {volume_id: number for number, volume_id in enumerate(arrays)}
+    return Regions(
+        volumes=list(arrays),
+        layouts=list(arrays.values()),
+        volume=np.array([numbers[request.volume_id] for request in requests]),
+        start=np.array([plan.region.start for plan in plans]),
+        stop=np.array([plan.region.stop for plan in plans]),
+    )
+
+
+class _Work:
+    """Where the voxels of each request go until its image is made."""
+
+    def __init__(self, requests: Sequence[Request], plans: list[Plan], image: NDArray[Any]) -> None:
+        self._requests, self._plans, self._image = requests, plans, image
+        self._targets: list[NDArray[Any] | None] = [None] * len(requests)
+        # buffers go round, so that few are made and those in use stay in the cache of a core
+        self._spare: deque[NDArray[np.int16]] = deque()
+        self._voxels = max(math.prod(plan.region.shape) for plan in plans)
+        self._buffers: dict[int, NDArray[np.int16]] = {}
+        self._lock = Lock()
+
+    def target(self, number: int) -> NDArray[Any]:
+        """Give the array that the voxels of a request's region go to."""
+        array = self._targets[number]
+        if array is None:
+            with self._lock:
+                array = self._targets[number]
+                if array is None:
+                    array = self._targets[number] = self._make(number)
+        return array
+
+    def finish(self, number: int) -> None:
+        """Make the image of a request whose voxels are there."""
+        request, plan, image = self._requests[number], self._plans[number], self._image[number]
+        voxels = self._targets[number]
+        if voxels is None:
+            pad(plan, request, image, everything=True)
+        elif number not in self._buffers:
+            pad(plan, request, image)
+        else:
+            assemble(voxels, plan, request, image)
+            self._spare.append(self._buffers.pop(number))
+
+    def _make(self, number: int) -> NDArray[Any]:
+        request, plan = self._requests[number], self._plans[number]
+        if plan.plain and not request.windows:
+            block: NDArray[Any] = self._image[number, 0][plan.filled]
+            return block
+        shape = plan.region.shape
+        buffer = self._spare.pop() if self._spare else np.empty(self._voxels, dtype=np.int16)
+        self._buffers[number] = buffer
+        return buffer[: math.prod(shape)].reshape(shape)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from lesionzarr.errors import GeometryError, SettingError
 from lesionzarr.lesion import Lesion
 from lesionzarr.readers._checks import check_padding, is_pair
+from lesionzarr.readers._fetch import fetcher_of
 from lesionzarr.readers._images import read_images
 from lesionzarr.readers._request import find_lesions
 from lesionzarr.readers.batch import Batch, Crop
@@ -17,10 +18,10 @@ from lesionzarr.window import OWN, Window, WindowLike, resolve_window
 
 if TYPE_CHECKING:
     import dask.array as da
-    import numpy as np
     import xarray as xr
     from numpy.typing import NDArray
 
+    from lesionzarr.readers._plan import Plan
     from lesionzarr.readers._request import LesionsLike, Request
     from lesionzarr.store.catalog import Catalog
 
@@ -95,13 +96,17 @@ class Reader(ABC):
             raise SettingError(f"read takes one lesion, not {type(lesion).__name__}; read_batch takes several")
         return self.read_batch(lesion).crops[0]
 
-    def read_batch(self, lesions: LesionsLike) -> Batch:
+    def read_batch(self, lesions: LesionsLike, *, out: NDArray[Any] | None = None, threads: int | None = None) -> Batch:
         """Read several lesions.
 
         Parameters
         ----------
         lesions
             Ids, lesions, or rows of ``catalog.lesions``; at least one.
+        out
+            Array (lesion, window, z, y, x) of `image_dtype` to write the images to; a new one if None.
+        threads
+            Most threads; None for one a core.
 
         Returns
         -------
@@ -115,12 +120,9 @@ class Reader(ABC):
         """
         found = find_lesions(self.catalog, lesions)
         requests = self._requests(found)
-        image, valid = read_images(self.catalog.location, requests, self.image_dtype)
-        crops = tuple(
-            self._crop(lesion, request, image[i], valid[i])
-            for i, (lesion, request) in enumerate(zip(found, requests, strict=True))
-        )
-        return Batch(image, valid, crops)
+        image, plans = read_images(fetcher_of(self.catalog), requests, self.image_dtype, out=out, threads=threads)
+        crops = tuple(map(self._crop, found, requests, image, plans))
+        return Batch(image, crops)
 
     def to_dask(self, lesions: LesionsLike, batch_size: int = BATCH) -> da.Array:
         """Give the images as a lazy array.
@@ -196,6 +198,10 @@ class Reader(ABC):
     def _resolved(self, lesion: Lesion) -> tuple[Window, ...]:
         return tuple(resolve_window(window, lesion.window) for window in self._windows())
 
+    def _stored(self, volume_id: str) -> dict[str, Any]:
+        array = self.catalog.array(volume_id)
+        return {"array": array.layout, "fill_value": array.fill_value}
+
     def _requests(self, lesions: list[Lesion], batch_size: int = 1) -> list[Request]:
         if not lesions:
             raise SettingError("no lesions to read")
@@ -207,10 +213,10 @@ class Reader(ABC):
             raise GeometryError(f"images of different shapes {sorted(shapes)} make no batch; give a size")
         return requests
 
-    def _crop(self, lesion: Lesion, request: Request, image: NDArray[Any], valid: NDArray[np.bool_]) -> Crop:
+    def _crop(self, lesion: Lesion, request: Request, image: NDArray[Any], plan: Plan) -> Crop:
         origin = (float(request.z[0]), float(request.y), float(request.x))
         grid = self.catalog.grid(lesion.volume_id)
-        return self.kind(image, valid, lesion, request.windows, grid, origin, self.step(lesion))
+        return self.kind(image, plan, lesion, request.windows, grid, origin, self.step(lesion))
 
 
 def _name(window: Window) -> str:

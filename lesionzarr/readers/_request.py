@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import TypeAlias
 
+    from lesionzarr.store.arrays import ArrayLayout
     from lesionzarr.store.catalog import Catalog
     from lesionzarr.window import Window
 
@@ -44,6 +45,10 @@ class Request:
     end (the volume's own padding value where there is no window)."""
     nearest_slice: bool = False
     """Past either end of the volume, repeat the nearest slice instead of padding."""
+    array: ArrayLayout | None = None
+    """How the voxels are stored; None for an array that is left to zarr-python."""
+    fill_value: float = -1024
+    """The volume's own padding value in HU."""
     repeat: int | None = None
     """Row that stands for all, where the distance of the rows is unknown; only its own position is valid."""
 

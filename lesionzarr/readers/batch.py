@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lesionzarr.geometry import Box
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from lesionzarr.geometry import Grid
     from lesionzarr.lesion import Lesion
+    from lesionzarr.readers._plan import Plan
     from lesionzarr.recist import Recist
     from lesionzarr.window import Window
 
@@ -25,8 +28,8 @@ class Crop:
 
     image: NDArray[Any] = field(repr=False)
     """(window, z, y, x): uint8 or float32, one channel per window; int16 HU in one channel without a window."""
-    valid: NDArray[np.bool_] = field(repr=False)
-    """(z, y, x): True where the voxel lies in the volume, False where it is padding."""
+    plan: Plan = field(repr=False)
+    """How it was made."""
     lesion: Lesion
     windows: tuple[Window, ...]
     grid: Grid
@@ -35,6 +38,11 @@ class Crop:
     """Position in the volume of the image's first voxel, (z, y, x)."""
     step: Point
     """Distance in the volume of neighbouring voxels of the image, (z, y, x): 1 along y and x."""
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """(z, y, x): True where the voxel lies in the volume, False where it is padding."""
+        return self.plan.valid
 
     @property
     def spacing_mm(self) -> tuple[float | None, float, float]:
@@ -90,10 +98,13 @@ class Batch:
 
     image: NDArray[Any] = field(repr=False)
     """(lesion, window, z, y, x)."""
-    valid: NDArray[np.bool_] = field(repr=False)
-    """(lesion, z, y, x)."""
     crops: tuple[Crop, ...] = field(repr=False)
-    """One per lesion, as views into the arrays above."""
+    """One per lesion, as views into the images."""
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """(lesion, z, y, x): True where the voxel lies in the volume, False where it is padding."""
+        return np.stack([crop.valid for crop in self.crops])
 
     def __len__(self) -> int:
         return len(self.crops)

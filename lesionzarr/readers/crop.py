@@ -53,6 +53,7 @@ class CropReader(Reader):
             size=(self.size[1], self.size[2]),
             windows=self._resolved(lesion),
             padding=self.padding,
+            **self._stored(lesion.volume_id),
         )
 
     def step(self, lesion: Lesion) -> tuple[float, float, float]:  # noqa: ARG002 - the same for every lesion

@@ -67,6 +67,7 @@ class StackReader(Reader):
             size=size,
             windows=self._resolved(lesion),
             padding=self.padding,
+            **self._stored(lesion.volume_id),
             nearest_slice=True,
             repeat=key_z if spacing is None else None,
         )

@@ -21,6 +21,7 @@ from lesionzarr.geometry import Grid
 from lesionzarr.lesion import COLUMNS, Lesion
 from lesionzarr.report import Issue
 from lesionzarr.store import layout
+from lesionzarr.store.arrays import ArrayLayout, parse_layout
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.writer import missing_objects, read_attributes, read_root
 
@@ -61,6 +62,16 @@ QUERY_ERRORS = (
     *(NameError, SyntaxError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NotImplementedError),
 )
 """What pandas raises for the many ways in which a query can mean nothing."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How the voxels of a volume are stored."""
+
+    layout: ArrayLayout | None
+    """None for an array that is left to zarr-python."""
+    fill_value: float
+    """The volume's own padding value in HU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,11 +165,15 @@ class Catalog:
         """
         if isinstance(ids, str):
             ids = [ids]
-        places = self.lesions.index.get_indexer(pd.Index(ids, dtype=object))
-        if (places < 0).any():
-            raise not_found("lesion", ids[int((places < 0).argmax())], self.lesions.index)
-        rows = self.lesions.iloc[places].reset_index().to_dict("records")
-        return [Lesion.from_row({str(name): value for name, value in row.items()}) for row in rows]
+        new = [lesion_id for lesion_id in ids if lesion_id not in self._known]
+        if new:
+            places = self.lesions.index.get_indexer(pd.Index(new, dtype=object))
+            if (places < 0).any():
+                raise not_found("lesion", new[int((places < 0).argmax())], self.lesions.index)
+            rows = self.lesions.iloc[places].reset_index().to_dict("records")
+            lesions = (Lesion.from_row({str(name): value for name, value in row.items()}) for row in rows)
+            self._known.update((lesion.lesion_id, lesion) for lesion in lesions)
+        return [self._known[lesion_id] for lesion_id in ids]
 
     def _count(self, column: str) -> dict[str, int]:
         counts = self.lesions[column].fillna("unknown").value_counts()
@@ -172,8 +187,45 @@ class Catalog:
         NotFoundError
             No volume of that id; near ones are named.
         """
+        known = self._grids.get(volume_id)
+        if known is None:
+            known = self._grids[volume_id] = self._make_grid(volume_id)
+        return known
+
+    def array(self, volume_id: str) -> Stored:
+        """Say how the voxels of a volume are stored; nothing is read for that.
+
+        Raises
+        ------
+        NotFoundError
+            No volume of that id; near ones are named.
+        """
+        known = self._arrays.get(volume_id)
+        if known is None:
+            self._check_volume(volume_id)
+            metadata = json.loads(str(self.volumes["array"][volume_id]))
+            known = self._arrays[volume_id] = Stored(parse_layout(metadata), metadata["fill_value"])
+        return known
+
+    @cached_property
+    def _known(self) -> dict[str, Lesion]:
+        # rows of a table become objects slowly, and a training loop asks for the same ones in every epoch
+        return {}
+
+    @cached_property
+    def _grids(self) -> dict[str, Grid]:
+        return {}
+
+    @cached_property
+    def _arrays(self) -> dict[str, Stored]:
+        return {}
+
+    def _check_volume(self, volume_id: str) -> None:
         if volume_id not in self.volumes.index:
             raise not_found("volume", volume_id, self.volumes.index)
+
+    def _make_grid(self, volume_id: str) -> Grid:
+        self._check_volume(volume_id)
         row: dict[Any, Any] = self.volumes.loc[volume_id].to_dict()
         z_mm, y_mm, x_mm = (row[f"spacing_{name}_mm"] for name in "zyx")
         return Grid(

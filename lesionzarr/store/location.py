@@ -14,14 +14,18 @@ import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
+
+import numpy as np
 
 from lesionzarr.errors import MissingExtraError, SettingError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from numpy.typing import NDArray
     from zarr.abc.store import Store
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
@@ -31,8 +35,20 @@ REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; free some space, and r
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
+class Blob(Protocol):
+    """An object that is open for reading. Any number of threads may read at once."""
+
+    size: int
+    """Length in bytes."""
+
+    def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with the bytes from `offset` on; StoreError where the object ends before."""
+
+
 class Location(Protocol):
     """The verbs. Keys are paths inside the store, with forward slashes; every fault is a StoreError."""
+
+    def __hash__(self) -> int: ...
 
     @property
     def name(self) -> str:
@@ -43,6 +59,9 @@ class Location(Protocol):
 
     def size(self, key: str) -> int | None:
         """Give the length of an object in bytes; None if there is none."""
+
+    def open(self, key: str) -> Blob | None:
+        """Open an object for reading parts of it; None if there is none."""
 
     def write(self, key: str, data: bytes) -> None:
         """Write an object, replacing what was there, at once or not at all."""
@@ -114,6 +133,12 @@ class Folder:
             return (self.root / key).stat().st_size
         return None
 
+    def open(self, key: str) -> Blob | None:
+        """Open an object for reading parts of it; None if there is none."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            return DiskBlob(self.root / key, f"{self.name}/{key}")
+        return None
+
     def write(self, key: str, data: bytes) -> None:
         """Write an object through a temporary name and a rename."""
         path = self.root / key
@@ -155,7 +180,7 @@ class Bucket:
     """A store behind a URL, reached through obstore."""
 
     url: str
-    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    options: dict[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     @property
     def name(self) -> str:
@@ -172,6 +197,12 @@ class Bucket:
         """Give the length of an object in bytes; None if there is none."""
         with suppress(*ABSENT), self._opened(key) as store:
             return int(store.head(key)["size"])
+        return None
+
+    def open(self, key: str) -> Blob | None:
+        """Open an object for reading parts of it; None if there is none."""
+        with suppress(*ABSENT), self._opened(key) as store:
+            return BucketBlob(store, key, f"{self.name}/{key}", int(store.head(key)["size"]))
         return None
 
     def write(self, key: str, data: bytes) -> None:
@@ -215,6 +246,62 @@ class Bucket:
         except BaseError as error:
             # what follows the first line is a dump of the request
             raise StoreError(f"{self.name}/{key}: {str(error).splitlines()[0]}") from error
+
+
+class DiskBlob:
+    """A file that is open for reading; closed when nobody holds it any more."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._name = name
+        # a bare descriptor: what is evicted from a cache is closed without a warning of a file left open
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.size = os.fstat(self._descriptor).st_size
+        # without preadv, as on Windows, a read is two calls that must not be parted
+        self._lock = None if hasattr(os, "preadv") else Lock()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with the bytes from `offset` on; StoreError where the object ends before."""
+        done = 0
+        while done < len(out):
+            try:
+                read = self._read(offset + done, out[done:])
+            except OSError as error:
+                raise StoreError(f"{self._name}: {error.strerror or error}") from error
+            if not read:
+                raise StoreError(f"{self._name}: ends at byte {offset + done}, {len(out) - done} more were expected")
+            done += read
+
+    def _read(self, offset: int, out: NDArray[np.uint8]) -> int:
+        if self._lock is None:
+            return os.preadv(self._descriptor, [out.data], offset)
+        with self._lock:
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+            data = os.read(self._descriptor, len(out))
+        out[: len(data)] = np.frombuffer(data, dtype=np.uint8)
+        return len(data)
+
+
+class BucketBlob:
+    """An object of a bucket."""
+
+    def __init__(self, store: Any, key: str, name: str, size: int) -> None:
+        self._store, self._key, self._name, self.size = store, key, name, size
+
+    def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with the bytes from `offset` on; StoreError where the object ends before."""
+        from obstore.exceptions import BaseError
+
+        try:
+            data = self._store.get_range(self._key, start=offset, length=len(out))
+        except BaseError as error:
+            raise StoreError(f"{self._name}: {str(error).splitlines()[0]}") from error
+        if len(data) != len(out):
+            raise StoreError(f"{self._name}: ends at byte {offset + len(data)}, {len(out) - len(data)} more expected")
+        out[:] = np.frombuffer(data, dtype=np.uint8)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Shards of the ``sharding_indexed`` codec, encoded whole.
+"""Shards of the ``sharding_indexed`` codec: encoded whole, decoded chunk by chunk.
 
 A shard is its inner chunks, one after the other in C order of the chunk grid, then an index of (offset, length) pairs
 of little-endian uint64, then the CRC-32C of the index. zarr-python 3.1 writes the same format in Morton order; written
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import google_crc32c
 import numcodecs
 import numpy as np
+from numcodecs import blosc, zstd
 
 from lesionzarr.errors import MissingExtraError, SettingError
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from lesionzarr.store.arrays import ArrayLayout
 
     Encode = Callable[[Any], Any]
 
@@ -95,7 +98,89 @@ def encoder(codecs: list[dict[str, Any]]) -> Callable[[NDArray[Any]], bytes]:
     return encode
 
 
-def crc32c(data: bytes) -> bytes:
+def parse_index(data: NDArray[np.uint8], layout: ArrayLayout, object_bytes: int) -> NDArray[np.int64]:
+    """Read the index of a shard.
+
+    Parameters
+    ----------
+    data
+        The index as stored, with its checksum.
+    layout
+        Of the array.
+    object_bytes
+        Length of the whole shard.
+
+    Returns
+    -------
+    ndarray of int64
+        (chunk, 2): offset and length of every inner chunk, in C order; both -1 where a chunk is absent.
+
+    Raises
+    ------
+    ValueError
+        A wrong checksum, or a chunk that would lie outside of the shard.
+    """
+    table = data
+    if layout.index_checked:
+        table = data[:-4]
+        if crc32c(table) != data[-4:].tobytes():
+            raise ValueError("the checksum of its index is wrong")
+    index = table.view("<u8").reshape(-1, 2).astype(np.int64)
+    present = index[:, 0] >= 0
+    ends = index.sum(axis=1)[present]
+    if (index[present] < 0).any() or (ends > object_bytes).any():
+        raise ValueError("its index points outside of it")
+    return index
+
+
+def decoder(layout: ArrayLayout) -> Callable[[NDArray[np.uint8], NDArray[Any]], None]:
+    """Make the function that decodes a chunk of an array.
+
+    Parameters
+    ----------
+    layout
+        Of the array.
+
+    Returns
+    -------
+    callable
+        Takes the bytes as stored and the array to decode into, contiguous, of the chunk's shape and dtype; ValueError
+        where the bytes are damaged. It holds no state: any number of threads may use it.
+    """
+    decompress = {"blosc": _decode_blosc, "zstd": _decode_zstd, None: _decode_plain}[layout.compressor]
+    if not layout.checked:
+        return decompress
+
+    def decode(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
+        payload = stored[:-4]
+        if google_crc32c.value(payload) != int.from_bytes(stored[-4:], "little"):
+            raise ValueError("the checksum of a chunk is wrong")
+        decompress(payload, out)
+
+    return decode
+
+
+def _decode_blosc(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
+    try:
+        blosc.decompress(stored, out)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _decode_zstd(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
+    try:
+        zstd.decompress(stored, out)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _decode_plain(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
+    if stored.nbytes != out.nbytes:
+        raise ValueError(f"a chunk has {stored.nbytes} bytes instead of {out.nbytes}")
+    out.reshape(-1).view(np.uint8)[:] = stored
+
+
+def crc32c(data: Any) -> bytes:
     """Give the CRC-32C (Castagnoli) of `data` as 4 bytes, little endian."""
     return struct.pack("<I", google_crc32c.value(data))
 

@@ -1,0 +1,147 @@
+"""From regions to chunks: which chunks of which objects, and where each part of them goes. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lesionzarr.store.arrays import ArrayLayout
+
+    Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ChunkPlan:
+    """Every pair of a region and a chunk that it touches, and every chunk once.
+
+    Pairs are sorted by chunk, chunks by their first region, object and place in the object.
+    """
+
+    region: Ints
+    """(pair,): number of the region."""
+    boxes: Ints
+    """(pair, 12): first and last voxel, half-open, (z, y, x), that the region takes from the chunk; then where they go
+    in the region."""
+    pairs: Ints
+    """(chunk + 1,): where the pairs of each chunk begin."""
+    volume: Ints
+    """(chunk,): number of the array."""
+    shard: Ints
+    """(chunk,): number of the object in the grid of the array, in C order."""
+    inner: Ints
+    """(chunk,): number of the chunk in its object, in C order."""
+    owner: Ints
+    """(chunk,): the first region that needs it."""
+
+
+def plan_chunks(layouts: Sequence[ArrayLayout], volume: Ints, start: Ints, stop: Ints) -> ChunkPlan:
+    """Find the chunks of regions, each chunk once however many regions share it.
+
+    Parameters
+    ----------
+    layouts
+        Of the arrays.
+    volume
+        (region,): number of the array that each region is of.
+    start, stop
+        (region, 3): first and last voxel, half-open, inside the array; an empty region touches no chunk.
+
+    Returns
+    -------
+    ChunkPlan
+    """
+    chunk = np.array([layout.chunk for layout in layouts], dtype=np.int64)[volume]
+    first = start // chunk
+    count = np.where((stop > start).all(axis=1, keepdims=True), -(-stop // chunk) - first, 0)
+    region, place = _expand(count)
+    position = first[region] + place
+    corner = position * chunk[region]
+    low = np.maximum(start[region], corner)
+    high = np.minimum(stop[region], corner + chunk[region])
+    shard, inner = _locate(layouts, volume[region], position)
+    order, begin = _group(region, volume[region], shard, inner)
+    region, low, high, corner = region[order], low[order], high[order], corner[order]
+    lead = order[begin[:-1]]
+    return ChunkPlan(
+        region=region,
+        boxes=np.hstack([low - corner, high - corner, low - start[region], high - start[region]]),
+        pairs=begin,
+        volume=volume[region[begin[:-1]]],
+        shard=shard[lead],
+        inner=inner[lead],
+        owner=region[begin[:-1]],
+    )
+
+
+def merge_ranges(entries: Ints, gap: int, limit: int) -> list[int]:
+    """Find which neighbouring ranges of an object are read by one request.
+
+    Parameters
+    ----------
+    entries
+        (range, 2): offset and length in bytes. Only ranges that follow each other in the file are merged.
+    gap
+        Bytes between two ranges that may be read in vain to save a request.
+    limit
+        Most bytes of one request, unless a single range has more.
+
+    Returns
+    -------
+    list of int
+        Numbers of the ranges that begin a request, then the number of ranges.
+    """
+    begin: list[int] = []
+    first = end = 0
+    for number, (offset, length) in enumerate(entries.tolist()):
+        if not begin or not 0 <= offset - end <= gap or offset + length - first > limit:
+            begin.append(number)
+            first = offset
+        end = offset + length
+    return [*begin, len(entries)]
+
+
+def _expand(count: Ints) -> tuple[Ints, Ints]:
+    """Give the region, and the place (z, y, x) in it, of every chunk of boxes of `count` (region, 3) chunks."""
+    total = count.prod(axis=1)
+    region = np.repeat(np.arange(len(count)), total)
+    number = np.arange(total.sum()) - np.repeat(np.cumsum(total) - total, total)
+    rows, columns = count[region, 1], count[region, 2]
+    return region, np.stack([number // (rows * columns), number // columns % rows, number % columns], axis=1)
+
+
+def _locate(layouts: Sequence[ArrayLayout], volume: Ints, position: Ints) -> tuple[Ints, Ints]:
+    """Give the number of the object, and of the chunk in it, of chunks at (z, y, x) in the grid of all chunks."""
+    per_shard = np.array([layout.chunks_per_shard for layout in layouts], dtype=np.int64)[volume]
+    grid = np.array([layout.grid for layout in layouts], dtype=np.int64)[volume]
+    outer, inner = np.divmod(position, per_shard)
+    return _ravel(outer, grid), _ravel(inner, per_shard)
+
+
+def _ravel(place: Ints, shape: Ints) -> Ints:
+    number: Ints = (place[:, 0] * shape[:, 1] + place[:, 1]) * shape[:, 2] + place[:, 2]
+    return number
+
+
+def _group(region: Ints, volume: Ints, shard: Ints, inner: Ints) -> tuple[Ints, Ints]:
+    """Sort pairs so that those of one chunk follow each other, by the first region that needs the chunk."""
+    if not len(region):
+        return np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    by_chunk = np.lexsort((region, inner, shard, volume))
+    same = np.ones(len(region), dtype=bool)
+    for column in (inner, shard, volume):
+        values = column[by_chunk]
+        same[1:] &= values[1:] == values[:-1]
+    same[0] = False
+    number = np.cumsum(~same) - 1
+    owner = region[by_chunk][~same][number]
+    order = by_chunk[np.lexsort((number, owner))]
+    # the second sort keeps chunks together, since a chunk has one owner
+    lengths = np.bincount(number)[np.argsort(owner[~same], kind="stable")]
+    return order, np.concatenate([[0], np.cumsum(lengths)])

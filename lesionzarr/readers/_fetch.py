@@ -19,8 +19,9 @@ from lesionzarr.errors import IntegrityError, StoreError
 from lesionzarr.readers._chunks import merge_ranges, plan_chunks
 from lesionzarr.readers._threads import run_all
 from lesionzarr.store import layout
+from lesionzarr.store.chunks import ChunkDecoder
 from lesionzarr.store.location import Folder
-from lesionzarr.store.shards import decoder, parse_index
+from lesionzarr.store.shards import parse_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,8 +109,7 @@ class Fetcher:
         """
         plan = plan_chunks(regions.layouts, regions.volume, regions.start, regions.stop)
         runs = _runs(plan, threads)
-        touched = [np.unique(plan.region[plan.pairs[a] : plan.pairs[b]]).tolist() for a, b in runs]
-        pending = np.bincount([region for run in touched for region in run], minlength=len(regions.volume)).tolist()
+        touched, pending = _touched(plan, runs, len(regions.volume))
         lock = Lock()
 
         def work(number: int) -> None:
@@ -121,7 +121,7 @@ class Fetcher:
                 if ready:
                     finish(region)
 
-        for region in [region for region, runs_of in enumerate(pending) if not runs_of]:
+        for region in [region for region, runs_left in enumerate(pending) if not runs_left]:
             finish(region)
         run_all(work, range(len(runs)), threads)
 
@@ -153,17 +153,25 @@ class Fetcher:
             raise ValueError("a chunk is absent")
         begin = merge_ranges(entries, self._gap, REQUEST_BYTES)
         offsets, ends = entries[:, 0].tolist(), entries.sum(axis=1).tolist()
-        pairs = plan.pairs[first : last + 1].tolist()
-        regions = plan.region[pairs[0] : pairs[-1]].tolist()
-        boxes = plan.boxes[pairs[0] : pairs[-1]].tolist()
-        decode, chunk = decoder(array), self._chunk(array)
+        pairs = slice(*plan.pairs[[first, last]].tolist())
+        starts = (plan.pairs[first:last] - pairs.start).tolist()
+        stops = (plan.pairs[first + 1 : last + 1] - pairs.start).tolist()
+        regions = plan.region[pairs].tolist()
+        boxes = plan.boxes[pairs]
+        needed = np.stack([boxes[:, 0], boxes[:, 3]])
+        tops = np.minimum.reduceat(needed[0], starts).tolist()
+        bottoms = np.maximum.reduceat(needed[1], starts).tolist()
+        boxes = boxes.tolist()
+        decoder = self._decoder(array)
+        decode, chunk = decoder.decode, decoder.chunk
         for a, b in pairwise(begin):
             start = offsets[a]
-            data = self._buffer(ends[b - 1] - start)
+            data, address = self._buffer(ends[b - 1] - start)
             shard.blob.read_into(start, data)
             for k in range(a, b):
-                decode(data[offsets[k] - start : ends[k] - start], chunk)
-                for pair in range(pairs[k] - pairs[0], pairs[k + 1] - pairs[0]):
+                at = offsets[k] - start
+                decode(data[at : ends[k] - start], address + at, tops[k], bottoms[k])
+                for pair in range(starts[k], stops[k]):
                     z, y, x, z1, y1, x1, tz, ty, tx, tz1, ty1, tx1 = boxes[pair]
                     target(regions[pair])[tz:tz1, ty:ty1, tx:tx1] = chunk[z:z1, y:y1, x:x1]
 
@@ -197,19 +205,21 @@ class Fetcher:
         key = _key(volume_id, array, shard)
         return IntegrityError(f"{self.location.name}: volume {volume_id}, {key}: {fault}; convert it again")
 
-    def _buffer(self, size: int) -> NDArray[np.uint8]:
-        """Give this thread's buffer for bytes as stored."""
-        buffer: NDArray[np.uint8] | None = getattr(self._scratch, "buffer", None)
-        if buffer is None or len(buffer) < size:
-            buffer = self._scratch.buffer = np.empty(max(size, 1 << 20), dtype=np.uint8)
-        return buffer[:size]
+    def _buffer(self, size: int) -> tuple[NDArray[np.uint8], int]:
+        """Give this thread's buffer for bytes as stored, and its address."""
+        known: tuple[NDArray[np.uint8], int] | None = getattr(self._scratch, "buffer", None)
+        if known is None or len(known[0]) < size:
+            buffer = np.empty(max(size, 1 << 20), dtype=np.uint8)
+            known = self._scratch.buffer = buffer, buffer.ctypes.data
+        return known[0][:size], known[1]
 
-    def _chunk(self, array: ArrayLayout) -> NDArray[Any]:
-        """Give this thread's array to decode chunks into."""
-        chunk: NDArray[Any] | None = getattr(self._scratch, "chunk", None)
-        if chunk is None or chunk.shape != array.chunk or chunk.dtype != array.dtype:
-            chunk = self._scratch.chunk = np.empty(array.chunk, dtype=array.dtype)
-        return chunk
+    def _decoder(self, array: ArrayLayout) -> ChunkDecoder:
+        """Give this thread's decoder for chunks like those of an array."""
+        key = array.coding
+        known: tuple[Any, ChunkDecoder] | None = getattr(self._scratch, "decoder", None)
+        if known is None or known[0] != key:
+            known = self._scratch.decoder = key, ChunkDecoder(array)
+        return known[1]
 
 
 def fetcher_of(catalog: Catalog) -> Fetcher:
@@ -239,3 +249,13 @@ def _runs(plan: ChunkPlan, threads: int) -> list[tuple[int, int]]:
     if len(ends) + 1 < threads:
         ends = [chunks * part // threads for part in range(1, threads)]
     return [(a, b) for a, b in pairwise([0, *ends, chunks]) if a < b]
+
+
+def _touched(plan: ChunkPlan, runs: list[tuple[int, int]], regions: int) -> tuple[list[list[int]], list[int]]:
+    """Give the regions that each run brings voxels for, and for each region the number of such runs."""
+    ends = plan.pairs[[b for _, b in runs]] if runs else plan.pairs[:0]
+    run = np.searchsorted(ends, np.arange(len(plan.region)), side="right")
+    both = np.unique(run * regions + plan.region)
+    run, region = np.divmod(both, regions)
+    parts = np.split(region, np.flatnonzero(np.diff(run)) + 1) if len(both) else []
+    return [part.tolist() for part in parts], np.bincount(region, minlength=regions).tolist()

@@ -57,6 +57,11 @@ class ArrayLayout:
         object.__setattr__(self, "grid", grid)
 
     @property
+    def coding(self) -> tuple[Any, ...]:
+        """What a decoder of its chunks depends on."""
+        return self.chunk, self.dtype, self.compressor, self.checked
+
+    @property
     def chunk_bytes(self) -> int:
         """Size of a decoded chunk."""
         return math.prod(self.chunk) * self.dtype.itemsize

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 import google_crc32c
 import numcodecs
 import numpy as np
-from numcodecs import blosc, zstd
 
 from lesionzarr.errors import MissingExtraError, SettingError
 
@@ -131,53 +130,6 @@ def parse_index(data: NDArray[np.uint8], layout: ArrayLayout, object_bytes: int)
     if (index[present] < 0).any() or (ends > object_bytes).any():
         raise ValueError("its index points outside of it")
     return index
-
-
-def decoder(layout: ArrayLayout) -> Callable[[NDArray[np.uint8], NDArray[Any]], None]:
-    """Make the function that decodes a chunk of an array.
-
-    Parameters
-    ----------
-    layout
-        Of the array.
-
-    Returns
-    -------
-    callable
-        Takes the bytes as stored and the array to decode into, contiguous, of the chunk's shape and dtype; ValueError
-        where the bytes are damaged. It holds no state: any number of threads may use it.
-    """
-    decompress = {"blosc": _decode_blosc, "zstd": _decode_zstd, None: _decode_plain}[layout.compressor]
-    if not layout.checked:
-        return decompress
-
-    def decode(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
-        payload = stored[:-4]
-        if google_crc32c.value(payload) != int.from_bytes(stored[-4:], "little"):
-            raise ValueError("the checksum of a chunk is wrong")
-        decompress(payload, out)
-
-    return decode
-
-
-def _decode_blosc(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
-    try:
-        blosc.decompress(stored, out)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-
-
-def _decode_zstd(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
-    try:
-        zstd.decompress(stored, out)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-
-
-def _decode_plain(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
-    if stored.nbytes != out.nbytes:
-        raise ValueError(f"a chunk has {stored.nbytes} bytes instead of {out.nbytes}")
-    out.reshape(-1).view(np.uint8)[:] = stored
 
 
 def crc32c(data: Any) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -39,6 +40,21 @@ class ChunkPlan:
     """(chunk,): number of the chunk in its object, in C order."""
     owner: Ints
     """(chunk,): the first region that needs it."""
+
+    def spans(self, first: int, last: int) -> Iterator[tuple[int, int, int, int]]:
+        """Give array, object, first and last chunk of every stretch of chunks of one object, within some chunks."""
+        volume, shard = self.volume[first:last], self.shard[first:last]
+        ends = (np.flatnonzero(np.diff(shard) | np.diff(volume)) + first + 1).tolist()
+        for a, b in pairwise([first, *ends, last]):
+            if a < b:
+                yield int(self.volume[a]), int(self.shard[a]), a, b
+
+    def rows(self, first: int, last: int) -> Ints:
+        """Give the first and last row, half-open, that are needed of each of some chunks, (chunk, 2)."""
+        pairs = slice(*self.pairs[[first, last]].tolist())
+        starts = self.pairs[first:last] - pairs.start
+        boxes = self.boxes[pairs]
+        return np.stack([np.minimum.reduceat(boxes[:, 0], starts), np.maximum.reduceat(boxes[:, 3], starts)], axis=1)
 
 
 def plan_chunks(layouts: Sequence[ArrayLayout], volume: Ints, start: Ints, stop: Ints) -> ChunkPlan:

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from lesionzarr.errors import IntegrityError, StoreError
+from lesionzarr.readers._cache import ChunkCache
 from lesionzarr.readers._chunks import merge_ranges, plan_chunks
 from lesionzarr.readers._threads import run_all
 from lesionzarr.store import layout
@@ -70,11 +71,31 @@ class OpenShard:
     """(chunk, 2): offset and length; -1 where the chunk is absent."""
 
 
+class _Parts:
+    """The parts of the chunks of one shard, and where they go."""
+
+    def __init__(self, plan: ChunkPlan, first: int, last: int, target: Callable[[int], NDArray[Any]]) -> None:
+        pairs = slice(*plan.pairs[[first, last]].tolist())
+        self._ends = (plan.pairs[first : last + 1] - pairs.start).tolist()
+        self._regions = plan.region[pairs].tolist()
+        self._boxes = plan.boxes[pairs].tolist()
+        self._target = target
+        self.rows = plan.rows(first, last).tolist()
+        """First and last row, half-open, of each chunk that are needed."""
+
+    def copy(self, number: int, chunk: NDArray[Any]) -> None:
+        """Copy the parts of a chunk."""
+        for pair in range(self._ends[number], self._ends[number + 1]):
+            z, y, x, z1, y1, x1, tz, ty, tx, tz1, ty1, tx1 = self._boxes[pair]
+            self._target(self._regions[pair])[tz:tz1, ty:ty1, tx:tx1] = chunk[z:z1, y:y1, x:x1]
+
+
 class Fetcher:
     """Reads regions of the volumes of one store; all threads share the shards that it keeps open."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, cache_bytes: int = 0) -> None:
         self.location = location
+        self.cache = ChunkCache(cache_bytes)
         self._gap = DISK_GAP_BYTES if isinstance(location, Folder) else BUCKET_GAP_BYTES
         self._shards: OrderedDict[tuple[str, int], OpenShard] = OrderedDict()
         self._lock = Lock()
@@ -129,12 +150,10 @@ class Fetcher:
         self, plan: ChunkPlan, first: int, last: int, regions: Regions, target: Callable[[int], NDArray[Any]]
     ) -> None:
         """Read the chunks of a run, and scatter them."""
-        ends = (np.flatnonzero(np.diff(plan.shard[first:last]) | np.diff(plan.volume[first:last])) + first + 1).tolist()
-        for a, b in pairwise([first, *ends, last]):
-            number, shard = int(plan.volume[a]), int(plan.shard[a])
+        for number, shard, a, b in plan.spans(first, last):
             volume_id, array = regions.volumes[number], regions.layouts[number]
             try:
-                self._scatter(plan, a, b, self._open(volume_id, array, shard), array, target)
+                self._scatter(plan, a, b, volume_id, array, target)
             except ValueError as error:
                 raise self._damaged(volume_id, array, shard, str(error)) from error
 
@@ -143,37 +162,53 @@ class Fetcher:
         plan: ChunkPlan,
         first: int,
         last: int,
-        shard: OpenShard,
+        volume_id: str,
         array: ArrayLayout,
         target: Callable[[int], NDArray[Any]],
     ) -> None:
-        """Read and decode chunks of one shard, and copy their parts to where they belong."""
-        entries = shard.index[plan.inner[first:last]]
-        if entries.min() < 0:
-            raise ValueError("a chunk is absent")
-        begin = merge_ranges(entries, self._gap, REQUEST_BYTES)
+        """Bring chunks of one shard, and copy their parts to where they belong."""
+        parts = _Parts(plan, first, last, target)
+        shard, inner = int(plan.shard[first]), plan.inner[first:last]
+        numbers = list(range(last - first))
+        if self.cache:
+            numbers = self._scatter_kept(parts, volume_id, shard, inner)
+        entries = self.entries(volume_id, array, shard, inner[numbers])
         offsets, ends = entries[:, 0].tolist(), entries.sum(axis=1).tolist()
-        pairs = slice(*plan.pairs[[first, last]].tolist())
-        starts = (plan.pairs[first:last] - pairs.start).tolist()
-        stops = (plan.pairs[first + 1 : last + 1] - pairs.start).tolist()
-        regions = plan.region[pairs].tolist()
-        boxes = plan.boxes[pairs]
-        needed = np.stack([boxes[:, 0], boxes[:, 3]])
-        tops = np.minimum.reduceat(needed[0], starts).tolist()
-        bottoms = np.maximum.reduceat(needed[1], starts).tolist()
-        boxes = boxes.tolist()
         decoder = self._decoder(array)
-        decode, chunk = decoder.decode, decoder.chunk
-        for a, b in pairwise(begin):
+        for a, b in pairwise(self.merge(entries)):
             start = offsets[a]
             data, address = self._buffer(ends[b - 1] - start)
-            shard.blob.read_into(start, data)
+            self._open(volume_id, array, shard).blob.read_into(start, data)
             for k in range(a, b):
-                at = offsets[k] - start
-                decode(data[at : ends[k] - start], address + at, tops[k], bottoms[k])
-                for pair in range(starts[k], stops[k]):
-                    z, y, x, z1, y1, x1, tz, ty, tx, tz1, ty1, tx1 = boxes[pair]
-                    target(regions[pair])[tz:tz1, ty:ty1, tx:tx1] = chunk[z:z1, y:y1, x:x1]
+                number, at = numbers[k], offsets[k] - start
+                # a chunk that is kept is kept whole
+                rows = (0, len(decoder.chunk)) if self.cache else parts.rows[number]
+                decoder.decode(data[at : ends[k] - start], address + at, *rows)
+                if self.cache:
+                    self.cache.put((volume_id, shard, int(inner[number])), decoder.chunk)
+                parts.copy(number, decoder.chunk)
+
+    def _scatter_kept(self, parts: _Parts, volume_id: str, shard: int, inner: Ints) -> list[int]:
+        """Copy the parts of chunks that the cache holds; give the numbers of the others."""
+        others = []
+        for number, place in enumerate(inner.tolist()):
+            chunk = self.cache.get((volume_id, shard, place))
+            if chunk is None:
+                others.append(number)
+            else:
+                parts.copy(number, chunk)
+        return others
+
+    def entries(self, volume_id: str, array: ArrayLayout, shard: int, inner: Ints) -> Ints:
+        """Give offset and length, (chunk, 2), of chunks of a shard; ValueError where one is absent."""
+        entries = self._open(volume_id, array, shard).index[inner]
+        if (entries < 0).any():
+            raise ValueError("a chunk is absent")
+        return entries
+
+    def merge(self, entries: Ints) -> list[int]:
+        """Find which chunks are read by one request: see `merge_ranges`."""
+        return merge_ranges(entries, self._gap, REQUEST_BYTES)
 
     def _open(self, volume_id: str, array: ArrayLayout, shard: int) -> OpenShard:
         key = volume_id, shard
@@ -228,7 +263,7 @@ def fetcher_of(catalog: Catalog) -> Fetcher:
     key = os.getpid()
     known = _FETCHERS.get(catalog)
     if known is None or known[0] != key:
-        known = _FETCHERS[catalog] = key, Fetcher(catalog.location)
+        known = _FETCHERS[catalog] = key, Fetcher(catalog.location, catalog.cache_bytes)
     return known[1]
 
 

@@ -62,7 +62,7 @@ def read_images(
     threads = threads or cores()
     known = [number for number, request in enumerate(requests) if request.array is not None]
     if known:
-        regions = _regions([requests[number] for number in known], [plans[number] for number in known])
+        regions = regions_of([requests[number] for number in known], [plans[number] for number in known])
         fetcher.read(regions, lambda i: work.target(known[i]), lambda i: work.finish(known[i]), threads)
 
     def read_other(number: int) -> None:
@@ -73,13 +73,8 @@ def read_images(
     return image, plans
 
 
-def _check(out: NDArray[Any], shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    if out.shape != shape or out.dtype != dtype:
-        raise SettingError(f"out is {out.dtype} {out.shape}; {dtype} {shape} is needed")
-    return out
-
-
-def _regions(requests: Sequence[Request], plans: Sequence[Plan]) -> Regions:
+def regions_of(requests: Sequence[Request], plans: Sequence[Plan]) -> Regions:
+    """Give the regions of requests, all of arrays that shards are read of."""
     arrays = {request.volume_id: request.array for request in requests if request.array is not None}
     numbers = {volume_id: number for number, volume_id in enumerate(arrays)}
     return Regions(
@@ -89,6 +84,12 @@ def _regions(requests: Sequence[Request], plans: Sequence[Plan]) -> Regions:
         start=np.array([plan.region.start for plan in plans]),
         stop=np.array([plan.region.stop for plan in plans]),
     )
+
+
+def _check(out: NDArray[Any], shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    if out.shape != shape or out.dtype != dtype:
+        raise SettingError(f"out is {out.dtype} {out.shape}; {dtype} {shape} is needed")
+    return out
 
 
 class _Work:

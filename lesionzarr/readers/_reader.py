@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from lesionzarr.errors import GeometryError, SettingError
 from lesionzarr.lesion import Lesion
 from lesionzarr.readers._checks import check_padding, is_pair
+from lesionzarr.readers._explain import explain
 from lesionzarr.readers._fetch import fetcher_of
-from lesionzarr.readers._images import read_images
+from lesionzarr.readers._images import read_images, regions_of
+from lesionzarr.readers._plan import plan_request
 from lesionzarr.readers._request import find_lesions
 from lesionzarr.readers.batch import Batch, Crop
 from lesionzarr.window import OWN, Window, WindowLike, resolve_window
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from lesionzarr.readers._cache import CacheInfo
+    from lesionzarr.readers._explain import Explanation
     from lesionzarr.readers._plan import Plan
     from lesionzarr.readers._request import LesionsLike, Request
     from lesionzarr.store.catalog import Catalog
@@ -123,6 +128,42 @@ class Reader(ABC):
         image, plans = read_images(fetcher_of(self.catalog), requests, self.image_dtype, out=out, threads=threads)
         crops = tuple(map(self._crop, found, requests, image, plans))
         return Batch(image, crops)
+
+    def explain(self, lesions: LesionsLike, *, run: bool = False) -> Explanation:
+        """Say what a batch costs: chunks, requests and bytes, from the plan and the indexes of the shards.
+
+        Parameters
+        ----------
+        lesions
+            Ids, lesions, or rows of ``catalog.lesions``; at least one.
+        run
+            Also read the batch, and say how long it took.
+
+        Returns
+        -------
+        Explanation
+
+        Raises
+        ------
+        NotFoundError, GeometryError, IntegrityError
+            As `read_batch`.
+        SettingError
+            A volume is of a kind that is read by zarr-python, which tells no costs.
+        """
+        requests = self._requests(find_lesions(self.catalog, lesions))
+        if any(request.array is None for request in requests):
+            raise SettingError("some of these volumes are read by zarr-python, which tells no costs")
+        fetcher = fetcher_of(self.catalog)
+        told = explain(fetcher, regions_of(requests, [plan_request(request) for request in requests]))
+        if not run:
+            return told
+        began = time.perf_counter()
+        read_images(fetcher, requests, self.image_dtype)
+        return replace(told, seconds=time.perf_counter() - began)
+
+    def cache_info(self) -> CacheInfo:
+        """Give statistics of the decoded chunks that the readers of this catalog keep together."""
+        return fetcher_of(self.catalog).cache.info()
 
     def to_dask(self, lesions: LesionsLike, batch_size: int = BATCH) -> da.Array:
         """Give the images as a lazy array.

@@ -62,9 +62,9 @@ class ArrayLayout:
         return self.chunk, self.dtype, self.compressor, self.checked
 
     @property
-    def chunk_bytes(self) -> int:
-        """Size of a decoded chunk."""
-        return math.prod(self.chunk) * self.dtype.itemsize
+    def row_bytes(self) -> int:
+        """Size of one row, along the first axis, of a decoded chunk."""
+        return math.prod(self.chunk[1:]) * self.dtype.itemsize
 
     @property
     def index_bytes(self) -> int:

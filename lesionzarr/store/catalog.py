@@ -85,13 +85,15 @@ class Catalog:
     """One row per lesion, indexed by lesion_id; columns as `lesionzarr.lesion.Lesion`."""
     volumes: pd.DataFrame = field(repr=False)
     """One row per volume, indexed by volume_id."""
+    cache_bytes: int = 0
+    """Most bytes of decoded chunks that its readers keep together for later batches; 0 keeps none."""
 
     def __len__(self) -> int:
         return len(self.lesions)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a copy in another process reads the tables itself: they are megabytes, the location is a path
-        return _open, (self.location,)
+        return _open, (self.location, self.cache_bytes)
 
     @cached_property
     def series(self) -> pd.DataFrame:
@@ -270,7 +272,9 @@ class Catalog:
         return dataset
 
 
-def open_catalog(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Catalog:
+def open_catalog(
+    url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None, *, cache_bytes: int = 0
+) -> Catalog:
     """Open a store.
 
     Parameters
@@ -279,6 +283,9 @@ def open_catalog(url: str | os.PathLike[str], storage_options: Mapping[str, Any]
         Path or URL of the store.
     storage_options
         Options of the object store, where `url` is a URL.
+    cache_bytes
+        Most bytes of decoded chunks that the readers of this catalog keep together for later batches. It pays where
+        lesions of one volume are read again and again, as with several windows or random shifts.
 
     Returns
     -------
@@ -293,7 +300,9 @@ def open_catalog(url: str | os.PathLike[str], storage_options: Mapping[str, Any]
     StoreError
         The store cannot be reached, or has no catalog.
     """
-    return _open(open_location(url, storage_options))
+    if cache_bytes < 0:
+        raise SettingError(f"a cache of {cache_bytes} bytes: 0 keeps nothing, more keeps that much")
+    return _open(open_location(url, storage_options), cache_bytes)
 
 
 def write_catalog(location: Location) -> tuple[int, list[Issue]]:
@@ -328,7 +337,7 @@ def write_catalog(location: Location) -> tuple[int, list[Issue]]:
     return len(lesions), issues
 
 
-def _open(location: Location) -> Catalog:
+def _open(location: Location, cache_bytes: int = 0) -> Catalog:
     info = read_root(location)
     if info is None:
         raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
@@ -337,6 +346,7 @@ def _open(location: Location) -> Catalog:
         info,
         _frame(location, layout.LESIONS_TABLE, "lesion_id"),
         _frame(location, layout.VOLUMES_TABLE, "volume_id"),
+        cache_bytes,
     )
 
 

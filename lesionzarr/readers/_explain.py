@@ -1,0 +1,79 @@
+"""What a batch costs: told from its plan and the indexes of the shards, before any chunk is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lesionzarr.readers._chunks import plan_chunks
+
+if TYPE_CHECKING:
+    from lesionzarr.readers._fetch import Fetcher, Regions
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The cost of a batch."""
+
+    images: int
+    volumes: int
+    """Volumes that it touches."""
+    shards: int
+    """Objects that it touches."""
+    chunks: int
+    """Chunks that are read and decoded, each once."""
+    requests: int
+    """Reads of neighbouring chunks, beside one of the index for each shard that was not open."""
+    read_bytes: int
+    """Bytes of those reads."""
+    decoded_bytes: int
+    """Bytes of the rows that are decoded."""
+    wanted_bytes: int
+    """Bytes of the voxels that the images show."""
+    seconds: float | None = None
+    """What it took, where it was run."""
+
+    @property
+    def waste(self) -> float:
+        """Decoded bytes for each byte wanted; 1 where every voxel that is decoded is shown."""
+        return self.decoded_bytes / self.wanted_bytes if self.wanted_bytes else 0.0
+
+
+def explain(fetcher: Fetcher, regions: Regions) -> Explanation:
+    """Say what reading regions costs; opens their shards, and reads no chunk.
+
+    Parameters
+    ----------
+    fetcher
+        Of the store.
+    regions
+        What would be read.
+
+    Returns
+    -------
+    Explanation
+    """
+    plan = plan_chunks(regions.layouts, regions.volume, regions.start, regions.stop)
+    read_bytes = requests = 0
+    for volume, shard, first, last in plan.spans(0, len(plan.inner)):
+        entries = fetcher.entries(regions.volumes[volume], regions.layouts[volume], shard, plan.inner[first:last])
+        begin = fetcher.merge(entries)
+        requests += len(begin) - 1
+        ends = entries.sum(axis=1)
+        read_bytes += sum(int(ends[b - 1] - entries[a, 0]) for a, b in pairwise(begin))
+    row_bytes = np.array([layout.row_bytes for layout in regions.layouts])
+    rows = plan.rows(0, len(plan.inner)) if len(plan.inner) else np.empty((0, 2), dtype=np.int64)
+    items = np.array([layout.dtype.itemsize for layout in regions.layouts])
+    return Explanation(
+        images=len(regions.volume),
+        volumes=len(np.unique(plan.volume)),
+        shards=len(np.unique(np.stack([plan.volume, plan.shard]), axis=1).T),
+        chunks=len(plan.inner),
+        requests=requests,
+        read_bytes=read_bytes,
+        decoded_bytes=int(((rows[:, 1] - rows[:, 0]) * row_bytes[plan.volume]).sum()),
+        wanted_bytes=int(((regions.stop - regions.start).prod(axis=1) * items[regions.volume]).sum()),
+    )

@@ -2,10 +2,26 @@
 
 from lesionzarr._version import __version__
 from lesionzarr.converters._run import convert
+from lesionzarr.export.pack import pack
 from lesionzarr.readers.crop import CropReader
+from lesionzarr.readers.pack import PackReader
 from lesionzarr.readers.stack import StackReader
 from lesionzarr.store.catalog import Catalog
 from lesionzarr.store.catalog import open_catalog as open  # noqa: A004 - read as lesionzarr.open
+from lesionzarr.store.packs import Pack, open_pack
 from lesionzarr.window import PRESETS, Window
 
-__all__ = ["PRESETS", "Catalog", "CropReader", "StackReader", "Window", "__version__", "convert", "open"]
+__all__ = [
+    "PRESETS",
+    "Catalog",
+    "CropReader",
+    "Pack",
+    "PackReader",
+    "StackReader",
+    "Window",
+    "__version__",
+    "convert",
+    "open",
+    "open_pack",
+    "pack",
+]

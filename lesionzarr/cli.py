@@ -23,6 +23,7 @@ from lesionzarr.converters._run import convert, plan
 from lesionzarr.demo import run_demo
 from lesionzarr.errors import GeometryError, IntegrityError, LesionzarrError, NotFoundError, SettingError
 from lesionzarr.export import pictures
+from lesionzarr.export.pack import pack
 from lesionzarr.export.tables import to_json, to_text, write_table
 from lesionzarr.readers.crop import CropReader
 from lesionzarr.store.catalog import Catalog, open_catalog, write_catalog
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_crop(commands)
     _add_render(commands)
     _add_index(commands)
+    _add_pack(commands)
     _add_demo(commands)
     return parser
 
@@ -331,6 +333,36 @@ def _index(arguments: argparse.Namespace) -> int:
         print(f"{lesions:,} lesions in the catalog")
         _print_issues("failed", damaged)
     return 1 if damaged else 0
+
+
+def _add_pack(commands: Any) -> None:
+    parser = _command(commands, "pack", _pack, "write lesions as one array, a chunk each, for training loops")
+    parser.add_argument("store", help="path or URL")
+    parser.add_argument("destination", help="path or URL of the pack")
+    parser.add_argument("--query", metavar="TEXT", help="pandas query that chooses the lesions")
+    parser.add_argument(
+        "--size", type=_size, default=(9, 128, 128), metavar="Z,Y,X", help="voxels (default: 9,128,128)"
+    )
+    parser.add_argument(
+        "--margin", type=_size, default=(0, 0, 0), metavar="Z,Y,X", help="voxels on both sides, for random shifts"
+    )
+    parser.add_argument("--profile", choices=PROFILES, default="portable", help="codecs (default: %(default)s)")
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    catalog = open_catalog(arguments.store)
+    lesions = None if arguments.query is None else list(catalog.select(arguments.query).index)
+    number = pack(
+        catalog,
+        arguments.destination,
+        size=arguments.size,
+        margin=arguments.margin,
+        lesions=lesions,
+        profile=arguments.profile,
+    )
+    told = {"lesions": number, "pack": arguments.destination}
+    print(json.dumps(told) if arguments.json else f"{number:,} lesions packed into {arguments.destination}")
+    return 0
 
 
 def _add_demo(commands: Any) -> None:

@@ -77,12 +77,13 @@ def regions_of(requests: Sequence[Request], plans: Sequence[Plan]) -> Regions:
     """Give the regions of requests, all of arrays that shards are read of."""
     arrays = {request.volume_id: request.array for request in requests if request.array is not None}
     numbers = {volume_id: number for number, volume_id in enumerate(arrays)}
+    offset = np.array([request.offset for request in requests])
     return Regions(
         volumes=list(arrays),
         layouts=list(arrays.values()),
         volume=np.array([numbers[request.volume_id] for request in requests]),
-        start=np.array([plan.region.start for plan in plans]),
-        stop=np.array([plan.region.stop for plan in plans]),
+        start=np.array([plan.region.start for plan in plans]) + offset,
+        stop=np.array([plan.region.stop for plan in plans]) + offset,
     )
 
 

@@ -68,6 +68,10 @@ class Reader(ABC):
     def step(self, lesion: Lesion) -> tuple[float, float, float]:
         """Give the distance of neighbouring voxels of the image, in voxels of the volume, (z, y, x)."""
 
+    def origin(self, lesion: Lesion, request: Request) -> tuple[float, float, float]:  # noqa: ARG002 - packs need it
+        """Give the position in the volume of the first voxel of the image, (z, y, x)."""
+        return float(request.z[0]), float(request.y), float(request.x)
+
     @property
     def image_dtype(self) -> str:
         """Dtype of the images."""
@@ -220,7 +224,7 @@ class Reader(ABC):
         requests = self._requests(found, batch_size)
         image, valid = lazy_images(self.catalog.location, requests, self.image_dtype, batch_size)
         names = [window if isinstance(window, str) else _name(resolve_window(window)) for window in self._windows()]
-        origins = [(request.z[0], float(request.y), float(request.x)) for request in requests]
+        origins = map(self.origin, found, requests)
         places = list(zip(origins, map(self.step, found), strict=True))
         return to_dataset(image, valid, found, names or ["HU"], places)
 
@@ -255,7 +259,7 @@ class Reader(ABC):
         return requests
 
     def _crop(self, lesion: Lesion, request: Request, image: NDArray[Any], plan: Plan) -> Crop:
-        origin = (float(request.z[0]), float(request.y), float(request.x))
+        origin = self.origin(lesion, request)
         grid = self.catalog.grid(lesion.volume_id)
         return self.kind(image, plan, lesion, request.windows, grid, origin, self.step(lesion))
 

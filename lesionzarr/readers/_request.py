@@ -47,6 +47,8 @@ class Request:
     """Past either end of the volume, repeat the nearest slice instead of padding."""
     array: ArrayLayout | None = None
     """How the voxels are stored; None for an array that is left to zarr-python."""
+    offset: tuple[int, int, int] = (0, 0, 0)
+    """Where the volume begins in its array, (z, y, x): a block of a pack is a part of a larger one."""
     fill_value: float = -1024
     """The volume's own padding value in HU."""
     repeat: int | None = None

@@ -7,7 +7,7 @@ Known are regular grids of chunks, plain or sharded once, of integers, floats an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class ArrayLayout:
     fill_value: Any
     separator: str
     """Between the numbers of a chunk key: ``/`` or ``.``."""
+    merged_axes: int = 0
+    """Axes of the stored array that are one with the first axis here."""
     chunks_per_shard: tuple[int, ...] = field(init=False)
     grid: tuple[int, ...] = field(init=False)
     """Number of objects along each axis."""
@@ -73,7 +75,19 @@ class ArrayLayout:
 
     def key(self, position: Sequence[int]) -> str:
         """Give the key of the object at a place in the grid, below the array."""
-        return self.separator.join(["c", *map(str, position)])
+        return self.separator.join(["c", *map(str, position), *["0"] * self.merged_axes])
+
+    def merge_first_axes(self) -> ArrayLayout:
+        """Give the layout of the same bytes with the first two axes as one.
+
+        A chunk has one entry along the first axis, and all of the second.
+        """
+
+        def merged(shape: tuple[int, ...]) -> tuple[int, ...]:
+            return shape[0] * shape[1], *shape[2:]
+
+        shape, chunk, shard = map(merged, (self.shape, self.chunk, self.shard))
+        return replace(self, shape=shape, chunk=chunk, shard=shard, merged_axes=self.merged_axes + 1)
 
 
 def parse_layout(metadata: dict[str, Any]) -> ArrayLayout | None:

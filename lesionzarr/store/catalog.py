@@ -332,8 +332,8 @@ def write_catalog(location: Location) -> tuple[int, list[Issue]]:
         except IntegrityError as error:
             issues.append(Issue("damaged-volume", volume_id, "", f"{error}; it is left out of the catalog"))
     lesions.sort(key=_order)
-    location.write(layout.VOLUMES_TABLE, _parquet(volumes, VOLUMES))
-    location.write(layout.LESIONS_TABLE, _parquet(lesions, LESIONS))
+    location.write(layout.VOLUMES_TABLE, write_table(volumes, VOLUMES))
+    location.write(layout.LESIONS_TABLE, write_table(lesions, LESIONS))
     return len(lesions), issues
 
 
@@ -341,11 +341,13 @@ def _open(location: Location, cache_bytes: int = 0) -> Catalog:
     info = read_root(location)
     if info is None:
         raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
+    if info.get("kind") == "pack":
+        raise SettingError(f"{location.name}: a pack; open it with lesionzarr.open_pack")
     return Catalog(
         location,
         info,
-        _frame(location, layout.LESIONS_TABLE, "lesion_id"),
-        _frame(location, layout.VOLUMES_TABLE, "volume_id"),
+        read_table(location, layout.LESIONS_TABLE, "lesion_id"),
+        read_table(location, layout.VOLUMES_TABLE, "volume_id"),
         cache_bytes,
     )
 
@@ -387,14 +389,23 @@ def _volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict
     }
 
 
-def _parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
+def write_table(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
+    """Give rows as Parquet; columns that the schema lacks are left out."""
     kept = [{name: row.get(name) for name in schema.names} for row in rows]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(kept, schema=schema), buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def _frame(location: Location, key: str, index: str) -> pd.DataFrame:
+def write_frame(frame: pd.DataFrame, schema: pa.Schema) -> bytes:
+    """Give a table as Parquet."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_table(location: Location, key: str, index: str) -> pd.DataFrame:
+    """Read a table of a store, indexed by one of its columns; StoreError where it is missing or damaged."""
     data = location.read(key)
     if data is None:
         raise StoreError(f"{location.name}: no {key}; the conversion did not end: run it again, or `lesionzarr index`")

@@ -130,15 +130,19 @@ def hu_metadata(shape: tuple[int, int, int], fill_value: int, profile: str) -> d
     dict
         Content of ``hu/zarr.json``.
     """
-    sharding = {
-        "chunk_shape": list(CHUNK),
-        "codecs": PROFILES[profile],
-        "index_codecs": [LITTLE_ENDIAN, CRC32C],
-        "index_location": "end",
-    }
-    codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+    codecs = [{"name": "sharding_indexed", "configuration": _sharding(CHUNK, profile)}]
     attributes = {"units": "HU", "long_name": "CT number"}
     return _array(shape, shard_shape(shape), "int16", fill_value, codecs, ("z", "y", "x"), attributes)
+
+
+def pack_metadata(
+    lesions: int, shape: tuple[int, ...], shard_lesions: int, fill_value: int, profile: str
+) -> dict[str, Any]:
+    """Give the Zarr v3 metadata of the voxels of a pack: (lesion, z, y, x), one chunk a lesion."""
+    codecs = [{"name": "sharding_indexed", "configuration": _sharding((1, *shape), profile)}]
+    attributes = {"units": "HU", "long_name": "CT number"}
+    axes = ("lesion", "z", "y", "x")
+    return _array((lesions, *shape), (shard_lesions, *shape), "int16", fill_value, codecs, axes, attributes)
 
 
 def coordinate_metadata(name: str, size: int, *, in_mm: bool) -> dict[str, Any]:
@@ -201,6 +205,15 @@ def check_root(attributes: dict[str, Any] | None, name: str) -> dict[str, Any]:
     if own["format"] != FORMAT:
         raise SettingError(f"{name}: store format {own['format']}, this version reads {FORMAT}; update lesionzarr")
     return own
+
+
+def _sharding(chunk: tuple[int, ...], profile: str) -> dict[str, Any]:
+    return {
+        "chunk_shape": list(chunk),
+        "codecs": PROFILES[profile],
+        "index_codecs": [LITTLE_ENDIAN, CRC32C],
+        "index_location": "end",
+    }
 
 
 def _array(

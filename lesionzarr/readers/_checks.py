@@ -17,6 +17,12 @@ def check_size(size: object, axes: str) -> None:
         raise SettingError(f"size {size!r}: whole numbers of at least 1 are needed, ({', '.join(axes)})")
 
 
+def check_whole(value: object, name: str, least: int) -> None:
+    """Raise SettingError unless the value is a whole number of at least `least`."""
+    if not isinstance(value, Integral) or int(value) < least:
+        raise SettingError(f"{name} {value!r}: a whole number of at least {least} is needed")
+
+
 def check_length(length_mm: object, name: str) -> None:
     """Raise SettingError unless the length is a positive number of mm."""
     if not isinstance(length_mm, Real) or not 0 < float(length_mm) < math.inf:

@@ -6,32 +6,42 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
-from lesionzarr.errors import GeometryError, SettingError
+from lesionzarr.errors import GeometryError, MissingExtraError, SettingError
 from lesionzarr.lesion import Lesion
-from lesionzarr.readers._checks import check_padding, is_pair
+from lesionzarr.readers._checks import check_padding, check_whole, is_pair
 from lesionzarr.readers._explain import explain
 from lesionzarr.readers._fetch import fetcher_of
 from lesionzarr.readers._images import read_images, regions_of
+from lesionzarr.readers._order import Order, order_batches
 from lesionzarr.readers._plan import plan_request
+from lesionzarr.readers._prefetch import read_ahead
 from lesionzarr.readers._request import find_lesions
 from lesionzarr.readers.batch import Batch, Crop
 from lesionzarr.window import OWN, Window, WindowLike, resolve_window
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import Unpack
+
     import dask.array as da
     import xarray as xr
     from numpy.typing import NDArray
 
     from lesionzarr.readers._cache import CacheInfo
     from lesionzarr.readers._explain import Explanation
+    from lesionzarr.readers._order import Ordering
     from lesionzarr.readers._plan import Plan
     from lesionzarr.readers._request import LesionsLike, Request
+    from lesionzarr.readers._torch import LesionBatches, LesionDataset
     from lesionzarr.store.catalog import Catalog
 
 BATCH = 64
 """Lesions per dask task."""
+
+PREFETCH = 2
+"""Batches that are read before they are asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +143,88 @@ class Reader(ABC):
         crops = tuple(map(self._crop, found, requests, image, plans))
         return Batch(image, crops)
 
+    def batches(  # noqa: PLR0913 - one keyword for each choice that an epoch has
+        self,
+        lesions: LesionsLike | None = None,
+        *,
+        batch_size: int = 64,
+        seed: int | None = None,
+        epoch: int = 0,
+        split: str | None = None,
+        drop_noisy: bool = False,
+        balance: str | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+        start_batch: int = 0,
+        drop_last: bool = False,
+        prefetch: int = PREFETCH,
+        threads: int | None = None,
+    ) -> Generator[Batch, None, None]:
+        """Go through lesions once, batch by batch, reading ahead. Those without a position are left out.
+
+        The order follows from lesions, `seed` and `epoch` alone: it is the same for any number of ranks.
+
+        Parameters
+        ----------
+        lesions
+            Ids, lesions, or rows of ``catalog.lesions``; None for all.
+        batch_size
+            Lesions per batch.
+        seed
+            Shuffle by it and `epoch`; None keeps the order given.
+        epoch
+            Number of the epoch, from 0.
+        split
+            Only lesions of this split.
+        drop_noisy
+            Leave out lesions that the source marks as noisy.
+        balance
+            ``"type"`` or ``"size"``: draw with replacement so that each type, or each quarter of the long axes, is as
+            likely as any other; what is unknown is one class more. As many lesions as without; needs a seed.
+        rank, ranks
+            Take the batches rank, rank + ranks, ...; ranks may differ by one batch.
+        start_batch
+            Go on in mid-epoch: leave out the batches of all ranks before this one. After n batches on each rank it is
+            ``n * ranks``.
+        drop_last
+            Leave out a last batch that is not full.
+        prefetch
+            Most batches that a thread reads ahead; 0 for none.
+        threads
+            Most threads that read a batch; None for one a core.
+
+        Returns
+        -------
+        generator of Batch
+            To read ahead no more, close or drop it.
+
+        Raises
+        ------
+        SettingError
+            An argument that means nothing, or no lesion is left.
+        NotFoundError, GeometryError, IntegrityError
+            As `read_batch`; what is wrong with the store is raised in place of the batch.
+        """
+        order = Order(
+            batch_size=batch_size,
+            seed=seed,
+            epoch=epoch,
+            split=split,
+            drop_noisy=drop_noisy,
+            balance=balance,
+            rank=rank,
+            ranks=ranks,
+            start_batch=start_batch,
+            drop_last=drop_last,
+        )
+        _check_reading(prefetch, threads)
+        found = self._found(lesions)
+
+        def read(numbers: NDArray[Any]) -> Batch:
+            return self.read_batch([found[number] for number in numbers], threads=threads)
+
+        return read_ahead(read, order_batches(found, order), prefetch)
+
     def explain(self, lesions: LesionsLike, *, run: bool = False) -> Explanation:
         """Say what a batch costs: chunks, requests and bytes, from the plan and the indexes of the shards.
 
@@ -228,6 +320,80 @@ class Reader(ABC):
         places = list(zip(origins, map(self.step, found), strict=True))
         return to_dataset(image, valid, found, names or ["HU"], places)
 
+    @overload
+    def to_torch(
+        self,
+        lesions: LesionsLike | None = None,
+        *,
+        iterable: Literal[False] = False,
+        prefetch: int = ...,
+        threads: int | None = ...,
+        **order: Unpack[Ordering],
+    ) -> LesionDataset: ...
+    @overload
+    def to_torch(
+        self,
+        lesions: LesionsLike | None = None,
+        *,
+        iterable: Literal[True],
+        prefetch: int = ...,
+        threads: int | None = ...,
+        **order: Unpack[Ordering],
+    ) -> LesionBatches: ...
+    def to_torch(
+        self,
+        lesions: LesionsLike | None = None,
+        *,
+        iterable: bool = False,
+        prefetch: int = PREFETCH,
+        threads: int | None = None,
+        **order: Unpack[Ordering],
+    ) -> LesionDataset | LesionBatches:
+        """Give the images as a dataset of PyTorch, for a DataLoader with any number of workers.
+
+        Parameters
+        ----------
+        lesions
+            Ids, lesions, or rows of ``catalog.lesions``; None for all.
+        iterable
+            Whole batches, for ``DataLoader(dataset, batch_size=None)``; else one item per lesion, for
+            ``DataLoader(dataset, batch_size=n)``.
+        prefetch
+            Most batches that an iterable dataset reads ahead without workers; workers leave that to the loader.
+        threads
+            Most threads per process; None for one a core, shared among the workers.
+        **order
+            `batch_size`, `seed`, `epoch`, `split`, `drop_noisy`, `balance`, `rank`, `ranks`, `start_batch` and
+            `drop_last`, as `batches`. ``set_epoch`` of the dataset goes to another epoch.
+
+        Returns
+        -------
+        torch.utils.data.Dataset or torch.utils.data.IterableDataset
+            Of dicts with ``image``, ``valid``, ``box`` (z0, y0, x0, z1, y1, x1 in voxels of the image), ``lesion_id``
+            and ``index`` (number among the lesions given); its ``collate`` stacks items.
+
+        Raises
+        ------
+        MissingExtraError
+            torch cannot be imported.
+        SettingError, NotFoundError
+            As `batches`.
+        """
+        try:
+            from lesionzarr.readers._torch import LesionBatches, LesionDataset
+        except ImportError as error:
+            raise MissingExtraError(f"to_torch needs torch ({error}): pip install 'lesionzarr[torch]'") from error
+
+        asked = Order(**order)
+        _check_reading(prefetch, threads)
+        found = self._found(lesions)
+        if iterable:
+            return LesionBatches(self, found, asked, threads, prefetch)
+        return LesionDataset(self, found, asked, threads)
+
+    def _found(self, lesions: LesionsLike | None) -> list[Lesion]:
+        return find_lesions(self.catalog, self.catalog.lesions if lesions is None else lesions)
+
     def _windows(self) -> list[WindowLike]:
         window = self.window
         if window is None:
@@ -262,6 +428,12 @@ class Reader(ABC):
         origin = self.origin(lesion, request)
         grid = self.catalog.grid(lesion.volume_id)
         return self.kind(image, plan, lesion, request.windows, grid, origin, self.step(lesion))
+
+
+def _check_reading(prefetch: int, threads: int | None) -> None:
+    check_whole(prefetch, "prefetch", 0)
+    if threads is not None:
+        check_whole(threads, "threads", 1)
 
 
 def _name(window: Window) -> str:

@@ -156,6 +156,10 @@ def decoder(layout: ArrayLayout) -> Callable[[NDArray[np.uint8], NDArray[Any]], 
 
 
 def _decode_blosc(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
+    # Blosc believes its header: it would leave a part of `out` as it was, or read on past the end of `stored`
+    header = np.frombuffer(stored[:16].tobytes().ljust(16, b"\0"), dtype="<u4")
+    if len(stored) < 16 or (int(header[1]), int(header[3])) != (out.nbytes, len(stored)):
+        raise ValueError(f"a chunk is no Blosc buffer of {out.nbytes} bytes")
     try:
         blosc.decompress(stored, out)
     except RuntimeError as error:

@@ -168,9 +168,24 @@ def _decode_blosc(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
 
 def _decode_zstd(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
     try:
-        zstd.decompress(stored, out)
+        if _zstd_size(stored) == out.nbytes:
+            zstd.decompress(stored, out)
+        else:
+            # a frame may leave its size open, and into `out` a shorter one would leave a part as it was
+            _decode_plain(np.frombuffer(zstd.decompress(stored), dtype=np.uint8), out)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
+
+
+def _zstd_size(stored: NDArray[np.uint8]) -> int | None:
+    """Give the size that a Zstandard frame says it has decoded (RFC 8878, 3.1.1.1); None where it does not say."""
+    head = stored[:18].tobytes()
+    if len(head) < 5:
+        return None
+    single, width = head[4] >> 5 & 1, (0, 2, 4, 8)[head[4] >> 6]
+    width = width or single
+    start = 6 - single + (0, 1, 2, 4)[head[4] & 3]
+    return int.from_bytes(head[start : start + width], "little") + 256 * (width == 2) if width else None
 
 
 def _decode_plain(stored: NDArray[np.uint8], out: NDArray[Any]) -> None:

@@ -104,9 +104,14 @@ def parse_layout(metadata: dict[str, Any]) -> ArrayLayout | None:
         None where the array is of a kind that is left to zarr-python.
     """
     grid, keys = metadata.get("chunk_grid", {}), metadata.get("chunk_key_encoding", {})
+    dtype = metadata.get("data_type")
     known = (
         metadata.get("node_type") == "array"
-        and metadata.get("data_type") in DTYPES
+        # other types and grids may be objects or names
+        and isinstance(dtype, str)
+        and dtype in DTYPES
+        and isinstance(grid, dict)
+        and isinstance(keys, dict)
         and grid.get("name") == "regular"
         and keys.get("name") == "default"
         and not metadata.get("storage_transformers")

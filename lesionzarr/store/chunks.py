@@ -67,17 +67,23 @@ class ChunkDecoder:
         """
         if self._checked and google_crc32c.value(stored) != CRC_OF_CHECKED:
             raise ValueError("the checksum of a chunk is wrong")
-        if self._blosc and self._is_plain_blosc(stored):
+        payload = stored[:-4] if self._checked else stored
+        item_bytes = self._check_header(payload) if self._compressor == "blosc" else 0
+        if self._blosc and item_bytes == self.chunk.itemsize:
             self._decode_rows(*self._blosc, address, first, last)
         else:
-            self._decode_whole(stored[:-4] if self._checked else stored)
+            self._decode_whole(payload)
 
-    def _is_plain_blosc(self, stored: NDArray[np.uint8]) -> bool:
-        """Tell whether the header is that of a chunk of this array, and of no other size."""
+    def _check_header(self, stored: NDArray[np.uint8]) -> int:
+        """Give the size of an item by the header of a Blosc chunk, which has to be one of this size.
+
+        Blosc believes its header: it would leave a part of the chunk as it was, or read on past the end of the bytes.
+        """
         header = stored[:HEADER_BYTES].tobytes()
         size, stored_size = int.from_bytes(header[4:8], "little"), int.from_bytes(header[12:16], "little")
-        same = header[3:4] == bytes([self.chunk.itemsize]) and size == self.chunk.nbytes
-        return same and stored_size == len(stored) - 4
+        if len(header) < HEADER_BYTES or (size, stored_size) != (self.chunk.nbytes, len(stored)):
+            raise ValueError(f"a chunk is no Blosc buffer of {self.chunk.nbytes} bytes")
+        return header[3]
 
     def _decode_rows(self, decompress: Any, getitem: Any, address: int, first: int, last: int) -> None:
         if last - first == len(self.chunk):
@@ -94,12 +100,14 @@ class ChunkDecoder:
         try:
             if self._compressor == "blosc":
                 blosc.decompress(stored, self.chunk)
-            elif self._compressor == "zstd":
-                zstd.decompress(stored, self.chunk)
-            else:
-                self.chunk.reshape(-1).view(np.uint8)[:] = stored
+                return
+            # into an array of its own, whose size can be looked at
+            data = np.frombuffer(zstd.decompress(stored), dtype=np.uint8) if self._compressor == "zstd" else stored
         except RuntimeError as error:
             raise ValueError(str(error)) from error
+        if len(data) != self.chunk.nbytes:
+            raise ValueError(f"a chunk has {len(data)} bytes instead of {self.chunk.nbytes}")
+        self.chunk.reshape(-1).view(np.uint8)[:] = data
 
 
 @cache

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     Encode = Callable[[Any], Any]
 
 
-def index_bytes(chunks: int) -> int:
-    """Give the length of the index of a shard of so many inner chunks: 16 bytes each, and a checksum of 4."""
-    return 16 * chunks + 4
-
-
 def encode_shard(
     voxels: NDArray[Any], shard_shape: tuple[int, ...], chunk_shape: tuple[int, ...], fill_value: int, codecs: list[Any]
 ) -> bytes:
@@ -125,9 +120,9 @@ def parse_index(data: NDArray[np.uint8], layout: ArrayLayout, object_bytes: int)
         if crc32c(table) != data[-4:].tobytes():
             raise ValueError("the checksum of its index is wrong")
     index = table.view("<u8").reshape(-1, 2).astype(np.int64)
-    present = index[:, 0] >= 0
-    ends = index.sum(axis=1)[present]
-    if (index[present] < 0).any() or (ends > object_bytes).any():
+    offset, length = index[(index != -1).any(axis=1)].T
+    # no sum: that of two lengths of a damaged index may be too long for its integers
+    if (offset < 0).any() or (length < 0).any() or (offset > object_bytes - length).any():
         raise ValueError("its index points outside of it")
     return index
 

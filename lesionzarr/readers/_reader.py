@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from lesionzarr.errors import GeometryError, SettingError
 from lesionzarr.lesion import Lesion
-from lesionzarr.readers._checks import check_padding, is_pair
+from lesionzarr.readers._checks import check_interpolation, check_padding, is_pair
 from lesionzarr.readers._fetch import fetcher_of
 from lesionzarr.readers._images import read_images
-from lesionzarr.readers._request import find_lesions
+from lesionzarr.readers._request import LINEAR, find_lesions
 from lesionzarr.readers.batch import Batch, Crop
-from lesionzarr.window import OWN, Window, WindowLike, resolve_window
+from lesionzarr.window import GREY_DTYPES, OWN, Window, WindowLike, resolve_window
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -40,16 +40,20 @@ class Reader(ABC):
     """A preset name, (low, high) in HU, ``"dicom"`` for the lesion's own, a list of these (one channel each), or None
     for HU."""
     dtype: str = "uint8"
-    """Of windowed images: ``"uint8"`` (0..255, truncated) or ``"float32"`` (0..1). Without a window it is int16."""
+    """Of windowed images: ``"uint8"`` (0..255, truncated), ``"float16"`` or ``"float32"`` (0..1). Without a window it
+    is int16."""
     padding: float | str | None = None
     """What stands outside of the volume: HU, ``"edge"``, or None for the low end of each window (without a window: the
     volume's own padding value)."""
+    interpolation: str = LINEAR
+    """Between voxels of the volume, in HU before the window: ``"linear"``, or ``"nearest"`` for the closest one."""
 
     kind: ClassVar[type[Crop]] = Crop
 
     def __post_init__(self) -> None:
-        if self.dtype not in {"uint8", "float32"}:
-            raise SettingError(f"dtype {self.dtype!r}: windowed images are 'uint8' or 'float32'")
+        if self.dtype not in GREY_DTYPES:
+            raise SettingError(f"dtype {self.dtype!r}: windowed images are 'uint8', 'float16' or 'float32'")
+        check_interpolation(self.interpolation)
         check_padding(self.padding, windowed=bool(self._windows()))
         for window in self._windows():
             if window != OWN:
@@ -179,8 +183,7 @@ class Reader(ABC):
         requests = self._requests(found, batch_size)
         image, valid = lazy_images(self.catalog.location, requests, self.image_dtype, batch_size)
         names = [window if isinstance(window, str) else _name(resolve_window(window)) for window in self._windows()]
-        origins = [(request.z[0], float(request.y), float(request.x)) for request in requests]
-        places = list(zip(origins, map(self.step, found), strict=True))
+        places = list(zip([request.origin for request in requests], map(self.step, found), strict=True))
         return to_dataset(image, valid, found, names or ["HU"], places)
 
     def _windows(self) -> list[WindowLike]:
@@ -214,9 +217,8 @@ class Reader(ABC):
         return requests
 
     def _crop(self, lesion: Lesion, request: Request, image: NDArray[Any], plan: Plan) -> Crop:
-        origin = (float(request.z[0]), float(request.y), float(request.x))
         grid = self.catalog.grid(lesion.volume_id)
-        return self.kind(image, plan, lesion, request.windows, grid, origin, self.step(lesion))
+        return self.kind(image, plan, lesion, request.windows, grid, request.origin, self.step(lesion))
 
 
 def _name(window: Window) -> str:

@@ -282,10 +282,10 @@ def test_a_size_in_mm_is_so_many_voxels_of_the_spacing(real_catalog):
     both = list(real_catalog.lesions.index)
     reader = lesionzarr.CropReader(real_catalog, size_mm=(18, 64, 51), spacing_mm=(2, 0.8, 1))
     assert reader.read_batch(both).image.shape == (2, 1, 9, 80, 51)
-    own = lesionzarr.CropReader(real_catalog, size_mm=(20, 50, 0.1))
-    # 20 / 1, 50 / 0.732422 = 68.27; and 20 / 5, 50 / 0.488281 = 102.4
-    assert own.read("000001_03_01_088_1").image.shape == (1, 20, 68, 1)
-    assert own.read("000001_01_01_109_1").image.shape == (1, 4, 102, 1)
+    own = lesionzarr.CropReader(real_catalog, size_mm=(20, 50.2, 0.1))
+    # 20 / 1, 50.2 / 0.732422 = 68.54; and 20 / 5, 50.2 / 0.488281 = 102.81
+    assert own.read("000001_03_01_088_1").image.shape == (1, 20, 69, 1)
+    assert own.read("000001_01_01_109_1").image.shape == (1, 4, 103, 1)
     with pytest.raises(GeometryError, match="different shapes"):
         own.read_batch(both)
 

@@ -51,3 +51,8 @@ class Recist:
         """Move the mark by whole or fractional pixels."""
         (ax, ay, bx, by), (cx, cy, ex, ey) = self.axes
         return Recist(ax + dx, ay + dy, bx + dx, by + dy, cx + dx, cy + dy, ex + dx, ey + dy)
+
+    def scale(self, y: float, x: float) -> Recist:
+        """Multiply the coordinates, as for an image with so many times the pixels per mm."""
+        (ax, ay, bx, by), (cx, cy, ex, ey) = self.axes
+        return Recist(ax * x, ay * y, bx * x, by * y, cx * x, cy * y, ex * x, ey * y)

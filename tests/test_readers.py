@@ -297,7 +297,7 @@ def test_what_cannot_be_read_is_said(catalog):
         reader.read_batch([7])
     with pytest.raises(NotFoundError, match="no window 'lungs'"):
         lesionzarr.CropReader(catalog, window="lungs")
-    with pytest.raises(SettingError, match="'uint8' or 'float32'"):
+    with pytest.raises(SettingError, match="'uint8', 'float16' or 'float32'"):
         lesionzarr.CropReader(catalog, dtype="int8")
     with pytest.raises(SettingError, match="'edge'"):
         lesionzarr.CropReader(catalog, padding="mirror")

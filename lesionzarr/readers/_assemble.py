@@ -86,14 +86,20 @@ def _outside(axis: Axis, *, kept: bool = False) -> list[Any]:
 def _sample(voxels: NDArray[Any], plan: Plan) -> NDArray[Any]:
     """Take the positions of the axes that are not copied, linearly between two rows."""
     hu = voxels
-    for number, axis in enumerate((plan.z, plan.y, plan.x)):
-        if axis.samples is None:
+    axes = plan.z, plan.y, plan.x
+    # the axis that loses most comes first, so that the others have less to do
+    for number in sorted(range(3), key=lambda number: axes[number].size / voxels.shape[number]):
+        samples = axes[number].samples
+        if samples is None:
             continue
-        below = hu.take(axis.samples.below, axis=number)
-        weight = axis.samples.weight
-        if weight.any():
-            share = weight.reshape([-1 if other == number else 1 for other in range(3)])
-            above = hu.take(axis.samples.above, axis=number)
-            below = below * (1 - share) + above * share
+        below = hu.take(samples.below, axis=number)
+        if samples.weight.any():
+            share = samples.weight.reshape([-1 if other == number else 1 for other in range(3)])
+            # a difference of int16 need not fit one, and between two equal voxels stands that value to the last bit
+            mixed = hu.take(samples.above, axis=number).astype(np.float64)
+            mixed -= below
+            mixed *= share
+            mixed += below
+            below = mixed
         hu = below
     return hu

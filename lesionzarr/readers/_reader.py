@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
 from lesionzarr.errors import GeometryError, MissingExtraError, SettingError
 from lesionzarr.lesion import Lesion
-from lesionzarr.readers._checks import check_padding, check_whole, is_pair
+from lesionzarr.readers._checks import check_interpolation, check_padding, check_whole, is_pair
 from lesionzarr.readers._explain import explain
 from lesionzarr.readers._fetch import fetcher_of
 from lesionzarr.readers._images import read_images, regions_of
 from lesionzarr.readers._order import Order, order_batches
 from lesionzarr.readers._plan import plan_request
 from lesionzarr.readers._prefetch import read_ahead
-from lesionzarr.readers._request import find_lesions
+from lesionzarr.readers._request import LINEAR, find_lesions
 from lesionzarr.readers.batch import Batch, Crop
-from lesionzarr.window import OWN, Window, WindowLike, resolve_window
+from lesionzarr.window import GREY_DTYPES, OWN, Window, WindowLike, resolve_window
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -55,16 +55,20 @@ class Reader(ABC):
     """A preset name, (low, high) in HU, ``"dicom"`` for the lesion's own, a list of these (one channel each), or None
     for HU."""
     dtype: str = "uint8"
-    """Of windowed images: ``"uint8"`` (0..255, truncated) or ``"float32"`` (0..1). Without a window it is int16."""
+    """Of windowed images: ``"uint8"`` (0..255, truncated), ``"float16"`` or ``"float32"`` (0..1). Without a window it
+    is int16."""
     padding: float | str | None = None
     """What stands outside of the volume: HU, ``"edge"``, or None for the low end of each window (without a window: the
     volume's own padding value)."""
+    interpolation: str = LINEAR
+    """Between voxels of the volume, in HU before the window: ``"linear"``, or ``"nearest"`` for the closest one."""
 
     kind: ClassVar[type[Crop]] = Crop
 
     def __post_init__(self) -> None:
-        if self.dtype not in {"uint8", "float32"}:
-            raise SettingError(f"dtype {self.dtype!r}: windowed images are 'uint8' or 'float32'")
+        if self.dtype not in GREY_DTYPES:
+            raise SettingError(f"dtype {self.dtype!r}: windowed images are 'uint8', 'float16' or 'float32'")
+        check_interpolation(self.interpolation)
         check_padding(self.padding, windowed=bool(self._windows()))
         for window in self._windows():
             if window != OWN:
@@ -80,7 +84,7 @@ class Reader(ABC):
 
     def origin(self, lesion: Lesion, request: Request) -> tuple[float, float, float]:  # noqa: ARG002 - packs need it
         """Give the position in the volume of the first voxel of the image, (z, y, x)."""
-        return float(request.z[0]), float(request.y), float(request.x)
+        return request.origin
 
     @property
     def image_dtype(self) -> str:

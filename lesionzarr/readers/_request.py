@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     LesionsLike: TypeAlias = str | Lesion | pd.DataFrame | Iterable[str | Lesion]
 
 EDGE = "edge"
+LINEAR, NEAREST = "linear", "nearest"
+INTERPOLATIONS = (LINEAR, NEAREST)
+
+
+class Mix(NamedTuple):
+    """Two rows of the volume that make one slice; a row that lies outside stands for the nearest one."""
+
+    below: int
+    above: int
+    """At or past `below`."""
+    weight: float
+    """Share of the row above, 0..1."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +44,12 @@ class Request:
     """Of the whole volume, (z, y, x)."""
     z: tuple[float, ...]
     """Row of the volume of each slice of the image; between two rows the slice is interpolated."""
-    y: int
-    """First row of pixels."""
-    x: int
-    """First column of pixels."""
+    y: int | tuple[float, ...]
+    """First of consecutive rows of pixels; or the position of each row of the image, where it is resampled."""
+    x: int | tuple[float, ...]
+    """First of consecutive columns of pixels; or the position of each column of the image."""
     size: tuple[int, int]
-    """Rows and columns of pixels."""
+    """Rows and columns of pixels of the image."""
     windows: tuple[Window, ...]
     """One channel each; none means HU."""
     padding: float | str | None
@@ -53,6 +65,16 @@ class Request:
     """The volume's own padding value in HU."""
     repeat: int | None = None
     """Row that stands for all, where the distance of the rows is unknown; only its own position is valid."""
+    interpolation: str = LINEAR
+    """Between two voxels: ``"linear"``, or ``"nearest"`` for the voxel that is closer (of two as close, the even)."""
+    mixes: tuple[Mix, ...] | None = None
+    """What each slice is mixed from, where that does not follow from `z`."""
+
+    @property
+    def origin(self) -> tuple[float, float, float]:
+        """Position in the volume of the first voxel of the image, (z, y, x)."""
+        y, x = (float(rows if isinstance(rows, int) else rows[0]) for rows in (self.y, self.x))
+        return self.z[0], y, x
 
 
 def find_lesions(catalog: Catalog, lesions: LesionsLike) -> list[Lesion]:

@@ -27,7 +27,7 @@ class Crop:
     """Windowed voxels round a lesion."""
 
     image: NDArray[Any] = field(repr=False)
-    """(window, z, y, x): uint8 or float32, one channel per window; int16 HU in one channel without a window."""
+    """(window, z, y, x): one channel per window, uint8, float16 or float32; one of int16 HU without a window."""
     plan: Plan = field(repr=False)
     """How it was made."""
     lesion: Lesion
@@ -37,7 +37,7 @@ class Crop:
     origin: Point
     """Position in the volume of the image's first voxel, (z, y, x)."""
     step: Point
-    """Distance in the volume of neighbouring voxels of the image, (z, y, x): 1 along y and x."""
+    """Distance in the volume of neighbouring voxels of the image, (z, y, x); 1 along an axis that is not resampled."""
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -62,7 +62,9 @@ class Crop:
     def recist(self) -> Recist | None:
         """The lesion's axes in pixels of the image."""
         mark = self.lesion.mark
-        return None if mark is None else mark.shift(-self.origin[1], -self.origin[2])
+        if mark is None:
+            return None
+        return mark.shift(-self.origin[1], -self.origin[2]).scale(1 / self.step[1], 1 / self.step[2])
 
     @property
     def key_index(self) -> int | None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
-from lesionzarr.errors import GeometryError
+from lesionzarr.errors import GeometryError, SettingError
 from lesionzarr.geometry import crop_start
-from lesionzarr.readers._checks import check_size
+from lesionzarr.readers._checks import check_size, check_size_mm, spacing_of
+from lesionzarr.readers._plan import sample_positions
 from lesionzarr.readers._reader import Reader
 from lesionzarr.readers._request import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lesionzarr.lesion import Lesion
+
+SIZE = (9, 128, 128)
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +25,9 @@ class CropReader(Reader):
     """Reads a block of voxels round each lesion.
 
     The block's centre is the centre of the lesion's box (on the key slice, where the source gives no extent along z),
-    rounded half to even; an even size has its extra voxel before the centre.
+    rounded half to even; an even size has its extra voxel before the centre. Along an axis with a spacing the centre is
+    not rounded: voxel ``i`` of n lies ``(i - n // 2) * spacing`` mm from it. In the plane the outermost pixels reach
+    half a pixel past their centres, and count as the volume that far.
 
     Examples
     --------
@@ -28,34 +35,103 @@ class CropReader(Reader):
     >>> crops = CropReader(catalog, size=(9, 128, 128), window="lung")  # doctest: +SKIP
     >>> crops.read("000001_01_01_109_1").image.shape  # doctest: +SKIP
     (1, 9, 128, 128)
+    >>> cubes = CropReader(catalog, size_mm=(32, 64, 64), spacing_mm=1)  # doctest: +SKIP
+    >>> cubes.read("000001_01_01_109_1").image.shape  # doctest: +SKIP
+    (1, 32, 64, 64)
     """
 
     _: KW_ONLY
-    size: tuple[int, int, int] = (9, 128, 128)
-    """Voxels along (z, y, x)."""
+    size: tuple[int, int, int] = SIZE
+    """Voxels of the image along (z, y, x)."""
+    size_mm: tuple[float, float, float] | None = None
+    """Its extent in mm instead: so many voxels of the spacing, rounded half to even, but at least one. Along an axis
+    without a spacing those are the volume's own, so crops of several volumes may differ in shape."""
+    spacing_mm: float | tuple[float | None, float | None, float | None] | None = None
+    """Distance of neighbouring voxels of the image in mm: one number, or one for each of (z, y, x); None, for all or
+    for one of them, leaves the voxels of the volume as they are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_size(self.size, "zyx")
+        spacing_of(self.spacing_mm, "zyx")
+        if self.size_mm is not None:
+            check_size_mm(self.size_mm, "zyx")
+            if tuple(self.size) != SIZE:
+                raise SettingError(f"size {self.size!r} and size_mm {self.size_mm!r}: give one of them")
 
     def request(self, lesion: Lesion) -> Request:
-        """Say which voxels make the crop of a lesion; GeometryError for a lesion without a position."""
+        """Say which voxels make the crop of a lesion.
+
+        Parameters
+        ----------
+        lesion
+            Of a volume of the store.
+
+        Returns
+        -------
+        Request
+
+        Raises
+        ------
+        GeometryError
+            The lesion has no position; or the slice interval of its volume is unknown, and the crop has a spacing or a
+            size in mm along z.
+        """
         box = lesion.box
         if box is None:
             raise GeometryError(f"lesion {lesion.lesion_id}: its key slice is not in the store, so it has no position")
-        z, y, x = (crop_start(centre, size) for centre, size in zip(box.centre, self.size, strict=True))
+        size = self._size(lesion)
+        starts = [crop_start(centre, count) for centre, count in zip(box.centre, size, strict=True)]
+        sampled: list[tuple[float, ...] | None] = [None] * 3
+        if self.spacing_mm is not None:
+            sampled = [
+                None if spacing is None else sample_positions(centre, count, step)
+                for spacing, centre, count, step in zip(
+                    self._spacing(), box.centre, size, self.step(lesion), strict=True
+                )
+            ]
         return Request(
             volume_id=lesion.volume_id,
             shape=self.catalog.grid(lesion.volume_id).shape,
-            z=tuple(float(row) for row in range(z, z + self.size[0])),
-            y=y,
-            x=x,
-            size=(self.size[1], self.size[2]),
+            z=sampled[0] or tuple(float(row) for row in range(starts[0], starts[0] + size[0])),
+            y=sampled[1] or starts[1],
+            x=sampled[2] or starts[2],
+            size=(size[1], size[2]),
             windows=self._resolved(lesion),
             padding=self.padding,
             **self._stored(lesion.volume_id),
+            interpolation=self.interpolation,
         )
 
-    def step(self, lesion: Lesion) -> tuple[float, float, float]:  # noqa: ARG002 - the same for every lesion
-        """Give (1, 1, 1): a crop has the voxels of its volume."""
-        return 1.0, 1.0, 1.0
+    def step(self, lesion: Lesion) -> tuple[float, float, float]:
+        """Give the distance of neighbouring voxels of the crop, in voxels of the volume, (z, y, x).
+
+        It is 1 along an axis without a spacing. GeometryError for a spacing along z in a volume whose slice interval is
+        unknown.
+        """
+        if self.spacing_mm is None:
+            return 1.0, 1.0, 1.0
+        z, y, x = (
+            1.0 if spacing is None else spacing / own
+            for spacing, own in zip(self._spacing(), self._own(lesion, self._spacing()), strict=True)
+        )
+        return z, y, x
+
+    def _spacing(self) -> tuple[float | None, ...]:
+        return spacing_of(self.spacing_mm, "zyx")
+
+    def _size(self, lesion: Lesion) -> tuple[int, ...]:
+        if self.size_mm is None:
+            return self.size
+        mm = [spacing or own for spacing, own in zip(self._spacing(), self._own(lesion, self.size_mm), strict=True)]
+        return tuple(max(1, round(length / each)) for length, each in zip(self.size_mm, mm, strict=True))
+
+    def _own(self, lesion: Lesion, wanted: Sequence[float | None]) -> tuple[float, float, float]:
+        """Give the spacing of the volume; 1 for a slice interval that is unknown and that nothing in mm needs."""
+        z, y, x = self.catalog.grid(lesion.volume_id).spacing_mm
+        if z is None and wanted[0] is not None:
+            raise GeometryError(
+                f"volume {lesion.volume_id}: its slice interval is unknown, so a crop has no length in mm along z; "
+                "give the size in voxels, and a spacing of (None, y, x)"
+            )
+        return (1.0 if z is None else z), y, x

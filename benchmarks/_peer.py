@@ -41,6 +41,8 @@ class Peer(ABC):  # noqa: B024 - a peer fills either `read` or `batch`
     """Format that it reads beside the stores."""
     most: ClassVar[int] = 64
     """Crops of a batch that it is asked for: fewer for one that would take minutes."""
+    alone: ClassVar[bool] = False
+    """Called from one thread, since it has threads of its own and is slower when called from several."""
     mapped: ClassVar[bool] = False
     """Reads by mapped memory, where requests and bytes cannot be counted."""
     delivers: ClassVar[bool] = True
@@ -54,7 +56,7 @@ class Peer(ABC):  # noqa: B024 - a peer fills either `read` or `batch`
     def __init__(self, data: Data, threads: int, profile: str) -> None:
         self.data, self.threads, self.profile = data, threads, profile
         self._handles: dict[str, Any] = {}
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 and not self.alone else None
 
     def batch(self, crops: Sequence[Crop], out: NDArray[np.uint8]) -> None:
         """Read crops."""

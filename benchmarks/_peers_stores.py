@@ -139,6 +139,7 @@ class ZarrPython(Peer):
     """zarr-python as it comes."""
 
     packages: ClassVar[tuple[str, ...]] = ("zarr",)
+    alone = True
     settings: ClassVar[dict[str, Any]] = {}
 
     def open(self, volume: str) -> Any:

@@ -10,7 +10,6 @@ process of its own, rows take turns, and the median is printed. Files are in the
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import platform
@@ -23,6 +22,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from _data import dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = _dataset(folder / "source", arguments)
+        source = dataset(folder / "source", arguments.data, arguments.csv, arguments.copies)
         slices = sorted(source.glob("Images_png/*/*.png"))
         rows = ["decode:pillow", "decode:opencv", *(f"convert:portable:{n}" for n in WORKERS)]
         rows += [f"convert:{profile}:1" for profile in PROFILES[1:]]
@@ -61,35 +62,6 @@ def _arguments() -> argparse.Namespace:
     for name in ("--row", "--source", "--store"):  # of the processes that measure
         parser.add_argument(name, help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def _dataset(folder: Path, arguments: argparse.Namespace) -> Path:
-    if arguments.data is None:
-        from lesionzarr.samples import deeplesion
-
-        return deeplesion(folder, image_size=512, slices=37, lesions=4 * arguments.copies)
-    folder.mkdir()
-    with (arguments.data / arguments.csv).open(newline="") as file:
-        header, *rows = list(csv.reader(file))
-    rows = [row for row in rows if (arguments.data / "Images_png" / row[0][:12]).is_dir()]
-    with (folder / "DL_info.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for copy in range(arguments.copies):
-            for row in rows:
-                patient = int(row[1]) + 1000 * copy
-                writer.writerow([f"{patient:06d}{row[0][6:]}", patient, *row[2:]])
-                _copy(
-                    arguments.data / "Images_png" / row[0][:12], folder / "Images_png" / f"{patient:06d}{row[0][6:12]}"
-                )
-    return folder
-
-
-def _copy(series: Path, to: Path) -> None:
-    to.mkdir(parents=True, exist_ok=True)
-    for path in series.glob("*.png"):
-        if not (to / path.name).exists():
-            (to / path.name).write_bytes(path.read_bytes())
 
 
 def _run(row: str, source: Path, store: Path) -> dict[str, Any]:

@@ -1,0 +1,360 @@
+"""What the benchmarks read: a DeepLesion of any size, its volumes in every peer's format, and crops drawn from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Voxels = NDArray[np.int16]
+    Triple = tuple[int, int, int]
+
+WINDOW = (-175, 275)
+"""Of all crops, in HU."""
+POOL = {"9x128x128": 256, "3x64x64": 512, "9x512x512": 128}
+"""Crops that are drawn, by their size."""
+VOLUMES = ("one", "many")
+PROFILES = ("portable", "fast")
+
+
+class Crop(NamedTuple):
+    """What every peer is asked for."""
+
+    volume: str
+    centre: Triple
+    start: Triple
+    """First voxel, which may lie outside of the volume."""
+    size: Triple
+
+
+@dataclass(frozen=True)
+class Data:
+    """The folder that `make` filled."""
+
+    folder: Path
+    shapes: dict[str, Triple]
+    """Of the volumes, (z, y, x)."""
+    slices: dict[str, list[str]]
+    """Files of the slices of the volumes."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Data:
+        """Read what `make` wrote."""
+        facts = json.loads((folder / "data.json").read_text())
+        return cls(folder, {name: tuple(shape) for name, shape in facts["shapes"].items()}, facts["slices"])
+
+    def draws(self, size: str, volumes: str) -> tuple[list[Crop], list[int]]:
+        """Give the crops of a workload, and the CRC-32 of each when it is windowed."""
+        drawn = json.loads((self.folder / f"draws-{size}-{volumes}.json").read_text())
+        return [Crop(name, *map(tuple, places)) for name, *places in drawn["crops"]], drawn["checksums"]
+
+    def store(self, profile: str) -> Path:
+        """Give the lesionzarr store of a profile."""
+        return self.folder / f"{profile}.zarr"
+
+    def path(self, kind: str, volume: str) -> Path:
+        """Give the file of a volume in another format."""
+        return self.folder / kind / f"{volume}.{_SUFFIX[kind]}"
+
+
+def dataset(folder: Path, data: Path | None, table: str, copies: int) -> Path:
+    """Write a DeepLesion: a synthetic one, or a real one repeated under other patient numbers.
+
+    Parameters
+    ----------
+    folder
+        Where to write.
+    data
+        The real one; None for synthetic.
+    table
+        Its table.
+    copies
+        How often its series are repeated; of a synthetic one, a quarter of its lesions.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+    """
+    if data is None:
+        from lesionzarr.samples import deeplesion
+
+        return deeplesion(folder, image_size=512, slices=37, lesions=4 * copies)
+    folder.mkdir()
+    with (data / table).open(newline="") as file:
+        header, *rows = list(csv.reader(file))
+    rows = [row for row in rows if (data / "Images_png" / row[0][:12]).is_dir()]
+    with (folder / "DL_info.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for copy in range(copies):
+            for row in rows:
+                patient = int(row[1]) + 1000 * copy
+                writer.writerow([f"{patient:06d}{row[0][6:]}", patient, *row[2:]])
+                _copy(data / "Images_png" / row[0][:12], folder / "Images_png" / f"{patient:06d}{row[0][6:12]}")
+    return folder
+
+
+def make(folder: Path, source: Path, kinds: Iterable[str], positions: Path | None, sizes: Sequence[str]) -> None:
+    """Convert a DeepLesion to stores and to the formats of the peers, and draw crops.
+
+    Parameters
+    ----------
+    folder
+        Where to write.
+    source
+        The DeepLesion.
+    kinds
+        Formats, from `KINDS`.
+    positions
+        Table of DeepLesion whose lesions give the relative positions; None for the lesions of the store.
+    sizes
+        Of crops, from `POOL`.
+    """
+    import lesionzarr
+
+    for profile in PROFILES:
+        report = lesionzarr.convert("deeplesion", source, folder / f"{profile}.zarr", workers=1, profile=profile)
+        if report.failed:
+            raise SystemExit(f"{profile}: {report.failed[0].message}")
+    catalog = lesionzarr.open(folder / f"{PROFILES[0]}.zarr")
+    table: list[dict[Any, Any]] = catalog.volumes.reset_index().to_dict("records")
+    shapes = {row["volume_id"]: (row["slices"], row["rows"], row["columns"]) for row in table}
+    slices = {row["volume_id"]: _slices(source, row) for row in table}
+    (folder / "data.json").write_text(json.dumps({"shapes": shapes, "slices": slices}))
+    data = Data.load(folder)
+    _write_formats(data, {row["volume_id"]: row["voxels"] for row in table}, {"npy", *kinds})
+    places = _places(positions) if positions else _own_places(catalog.lesions, shapes)
+    for size in sizes:
+        for volumes in VOLUMES:
+            _draw(data, places, size, volumes)
+
+
+def overlap(crop: Crop, shape: Triple) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
+    """Give the part of a volume that a crop shows, and where in the crop it goes; None where there is none."""
+    inside, target = [], []
+    for start, size, extent in zip(crop.start, crop.size, shape, strict=True):
+        first, last = max(start, 0), min(start + size, extent)
+        if first >= last:
+            return None
+        inside.append(slice(first, last))
+        target.append(slice(first - start, last - start))
+    return tuple(inside), tuple(target)
+
+
+def _slices(source: Path, row: dict[Any, Any]) -> list[str]:
+    numbers = range(row["first_slice"], row["last_slice"] + 1)
+    return [str(source / "Images_png" / row["series_id"] / f"{number:03d}.png") for number in numbers]
+
+
+def _copy(series: Path, to: Path) -> None:
+    to.mkdir(parents=True, exist_ok=True)
+    for path in series.glob("*.png"):
+        if not (to / path.name).exists():
+            (to / path.name).write_bytes(path.read_bytes())
+
+
+def _write_formats(data: Data, checksums: dict[str, str], kinds: set[str]) -> None:
+    """Write every volume in every format; one with the voxels of another is a copy of its files."""
+    first: dict[str, str] = {}
+    for kind in kinds:
+        (data.folder / kind).mkdir()
+    for volume, checksum in checksums.items():
+        original = first.setdefault(checksum, volume)
+        voxels = _read_png(data.slices[volume]) if original == volume else None
+        for kind in kinds:
+            path = data.path(kind, volume)
+            if voxels is not None:
+                KINDS[kind](path, voxels)
+            elif path.suffix == ".dicom":
+                shutil.copytree(data.path(kind, original), path)
+            else:
+                shutil.copyfile(data.path(kind, original), path)
+
+
+def _read_png(paths: list[str]) -> Voxels:
+    """Read slices without lesionzarr: what all peers are compared with comes from here."""
+    from PIL import Image
+
+    return np.stack([(np.asarray(Image.open(path)).astype(np.int32) - 32768).astype(np.int16) for path in paths])
+
+
+def _places(path: Path) -> NDArray[np.float64]:
+    """Give the relative (z, y, x) of the lesions of a DeepLesion table: key slice in its range, centre of the box."""
+    places = []
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            first, last = _numbers(row["Slice_range"])
+            x0, y0, x1, y1 = _numbers(row["Bounding_boxes"])
+            columns, rows = _numbers(row["Image_size"])
+            z = (float(row["Key_slice_index"]) - first) / max(last - first, 1)
+            places.append((z, ((y0 + y1) / 2 - 1) / rows, ((x0 + x1) / 2 - 1) / columns))
+    return np.asarray(places).clip(0, 1)
+
+
+def _numbers(cell: str) -> list[float]:
+    return [float(number) for number in cell.split(",")]
+
+
+def _own_places(lesions: pd.DataFrame, shapes: dict[str, Triple]) -> NDArray[np.float64]:
+    """Give the relative (z, y, x) of a store's lesions, many times, each moved a little."""
+    known = lesions.dropna(subset=["key_z", "x0"])
+    centres = np.stack([known["key_z"], (known["y0"] + known["y1"]) / 2, (known["x0"] + known["x1"]) / 2], axis=1)
+    places = centres.astype(np.float64) / np.array([shapes[volume] for volume in known["volume_id"]])
+    rng = np.random.default_rng(1)
+    return np.clip(np.repeat(places, 32, axis=0) + rng.normal(0, 0.03, (32 * len(places), 3)), 0, 1)
+
+
+def _draw(data: Data, places: NDArray[np.float64], size: str, volumes: str) -> None:
+    from lesionzarr.geometry import crop_start
+
+    rng = np.random.default_rng(0)
+    depth, rows, columns = map(int, size.split("x"))
+    sides = depth, rows, columns
+    names = list(data.shapes) if volumes == "many" else [max(data.shapes, key=lambda name: data.shapes[name])]
+    drawn, checksums = [], []
+    for _ in range(POOL[size]):
+        volume = names[rng.integers(len(names))]
+        shape = data.shapes[volume]
+        place = places[rng.integers(len(places))]
+        z, y, x = (round(float(part) * (extent - 1)) for part, extent in zip(place, shape, strict=True))
+        start = crop_start(z, depth), crop_start(y, rows), crop_start(x, columns)
+        drawn.append(Crop(volume, (z, y, x), start, sides))
+        checksums.append(_checksum(data, drawn[-1]))
+    path = data.folder / f"draws-{size}-{volumes}.json"
+    path.write_text(json.dumps({"crops": drawn, "checksums": checksums}))
+
+
+def _checksum(data: Data, crop: Crop) -> int:
+    """Give the CRC-32 of a crop by the definition of the window, in float64."""
+    grey = np.zeros(crop.size, dtype=np.uint8)
+    parts = overlap(crop, data.shapes[crop.volume])
+    if parts:
+        hu = np.load(data.path("npy", crop.volume), mmap_mode="r")[parts[0]]
+        low, high = WINDOW
+        grey[parts[1]] = np.clip((hu.astype(np.float64) - low) / (high - low), 0, 1) * 255
+    return crc32(grey.data)
+
+
+def _write_npy(path: Path, voxels: Voxels) -> None:
+    np.save(path, voxels)
+
+
+def _write_nifti(path: Path, voxels: Voxels) -> None:
+    import nibabel as nib
+
+    nib.save(nib.Nifti1Image(voxels.transpose(2, 1, 0), np.eye(4)), path)
+
+
+def _write_dicom(path: Path, voxels: Voxels) -> None:
+    """One file a slice, not compressed."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    path.mkdir()
+    for number, image in enumerate(voxels):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+        file.SOPClassUID, file.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        file.Rows, file.Columns = image.shape
+        file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+        file.BitsAllocated = file.BitsStored = 16
+        file.HighBit, file.PixelRepresentation = 15, 1
+        file.RescaleSlope, file.RescaleIntercept = 1, 0
+        file.PixelData = image.tobytes()
+        file.save_as(path / f"{number:04d}.dcm", enforce_file_format=True)
+
+
+def _write_nnunet(path: Path, voxels: Voxels) -> None:
+    """As nnU-Net 2 stores a case: (channel, z, y, x), zstd level 8, blocks that fit the L1 cache, chunks the L3."""
+    import blosc2
+
+    blocks, chunks = nnunet_blocks((1, *voxels.shape), (9, 128, 128), voxels.itemsize)
+    settings = {"codec": blosc2.Codec.ZSTD, "clevel": 8, "nthreads": 1}
+    blosc2.asarray(voxels[None], urlpath=str(path), chunks=chunks, blocks=blocks, cparams=settings, mode="w")
+
+
+def nnunet_blocks(
+    shape: tuple[int, ...], patch: Triple, itemsize: int, l1: int = 32768, l3: int = 1441792
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Choose blocks and chunks by nnU-Net's rules, with its cache sizes.
+
+    Blocks begin as the patch, rounded up to powers of two, and the axis that is largest relative to the patch is halved
+    until four fifths of the L1 cache hold one. Chunks grow by blocks along the axis of fewest blocks until they fill
+    the L3 cache, the image, or one and a half patches.
+    """
+    block = [1 << (side - 1).bit_length() for side in patch]
+    while np.prod(block) * itemsize > 0.8 * l1:
+        axis = max((axis for axis in range(3) if block[axis] > 1), key=lambda axis: (block[axis] / patch[axis], axis))
+        block[axis] = min(block[axis] // 2, shape[1 + axis])
+    block = [min(side, extent) for side, extent in zip(block, shape[1:], strict=True)]
+    chunk = list(block)
+    while np.prod(chunk) * itemsize < 0.8 * l3 and tuple(chunk) != shape[1:]:
+        open_axes = [axis for axis in range(3) if chunk[axis] < shape[1 + axis] and patch[axis] > 1]
+        if not open_axes:
+            break
+        axis = min(open_axes, key=lambda axis: chunk[axis] / block[axis])
+        before = chunk[axis]
+        chunk[axis] = min(before + block[axis], shape[1 + axis])
+        if np.mean([side / patch[number] for number, side in enumerate(chunk)]) > 1.5:
+            chunk[axis] = before
+            break
+    return (1, *block), (1, *chunk)
+
+
+def _write_blosc2(profile: str) -> Callable[[Path, Voxels], None]:
+    """Make the function that writes .b2nd with chunks, blocks and codec of a profile of the store."""
+
+    def write(path: Path, voxels: Voxels) -> None:
+        import blosc2
+        import numcodecs
+
+        from lesionzarr.store.layout import CHUNK, PROFILES
+
+        codec = next(step["configuration"] for step in PROFILES[profile] if step["name"] == "blosc")
+        names = {"noshuffle": blosc2.Filter.NOFILTER, "shuffle": blosc2.Filter.SHUFFLE}
+        names["bitshuffle"] = blosc2.Filter.BITSHUFFLE
+        sample = np.zeros(CHUNK, dtype=np.int16)
+        shuffle = ["noshuffle", "shuffle", "bitshuffle"].index(codec["shuffle"])
+        frame = numcodecs.Blosc(codec["cname"], codec["clevel"], shuffle, codec["blocksize"]).encode(sample)
+        # bytes 8 to 12 of a Blosc frame are the size of its blocks
+        depth = int.from_bytes(frame[8:12], "little") / sample[0].nbytes
+        settings = {
+            "codec": blosc2.Codec[codec["cname"].upper()],
+            "clevel": codec["clevel"],
+            "filters": [names[codec["shuffle"]]],
+            "filters_meta": [0],
+            "splitmode": blosc2.SplitMode.FORWARD_COMPAT_SPLIT,
+            "nthreads": 1,
+        }
+        blocks = (max(1, round(depth)), *CHUNK[1:])
+        blosc2.asarray(voxels, urlpath=str(path), chunks=CHUNK, blocks=blocks, cparams=settings, mode="w")
+
+    return write
+
+
+KINDS: dict[str, Callable[[Path, Voxels], None]] = {
+    "npy": _write_npy,
+    "nii": _write_nifti,
+    "nii.gz": _write_nifti,
+    "dicom": _write_dicom,
+    "nnunet": _write_nnunet,
+    **{f"blosc2-{profile}": _write_blosc2(profile) for profile in PROFILES},
+}
+"""How a volume is written, by format."""
+
+_SUFFIX = {kind: kind if kind in {"npy", "nii", "nii.gz", "dicom"} else "b2nd" for kind in KINDS}

@@ -597,8 +597,10 @@ def test_a_batch_of_a_reader_reads_no_byte_of_a_chunk_twice(sample_store):
     catalog = dataclasses.replace(catalog, location=location)
     lesions = moved(catalog, 100, 1)
     lesionzarr.CropReader(catalog, size=(9, 64, 64), window="lung").read_batch(lesions, threads=2)
-    assert location.reads
-    for (key, _, end), (other, start, _) in pairwise(sorted(location.reads)):
+    # two threads may meet at a shard that is not open yet, and both read its index, which stands at its end
+    payload = [read for read in location.reads if read[2] < location.size(read[0])]
+    assert payload
+    for (key, _, end), (other, start, _) in pairwise(sorted(payload)):
         assert key != other or end <= start
 
 
@@ -798,7 +800,14 @@ def zstd_frame(blocks, *, size=None):
 def test_a_zstd_frame_need_not_say_how_long_it_is(size, tmp_path):
     voxels = np.arange(100, dtype=np.int16)
     data = voxels.tobytes()
-    array = one_chunk(tmp_path, [zstandard()], zstd_frame([data[:70], data[70:]], size=size))
+    frame = zstd_frame([data[:70], data[70:]], size=size)
+    array = one_chunk(tmp_path, [zstandard()], frame)
+    try:
+        numcodecs.Zstd().decode(frame)
+    except RuntimeError:
+        with pytest.raises(IntegrityError, match=DAMAGED):
+            read_whole(Folder(tmp_path), array)
+        pytest.skip("this numcodecs decodes no frame of open size")
     np.testing.assert_array_equal(read_whole(Folder(tmp_path), array).ravel(), voxels)
     for wrong in (data[:70], data + b"\0\0", b""):
         one_chunk(tmp_path, [zstandard()], zstd_frame([wrong], size=size))

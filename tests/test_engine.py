@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 import lesionzarr
 from lesionzarr.errors import IntegrityError, LesionzarrError, SettingError
 from lesionzarr.geometry import Region, crop_start
+from lesionzarr.readers import _fetch
 from lesionzarr.readers._chunks import plan_chunks
 from lesionzarr.readers._fetch import BUCKET_GAP_BYTES, Fetcher, Regions
 from lesionzarr.readers._threads import run_all
@@ -40,6 +41,14 @@ LITTLE, BIG = ({"name": "bytes", "configuration": {"endian": endian}} for endian
 CRC = {"name": "crc32c"}
 INTEGERS = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
 DTYPES = [*INTEGERS, "float16", "float32", "float64", "bool"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eager_threads():
+    """Let threads share even a few chunks, as they do those of large batches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_fetch, "CHUNKS_PER_THREAD", 1)
+        yield
 
 
 def blosc(cname="zstd", shuffle="shuffle", blocksize=0, typesize=2):

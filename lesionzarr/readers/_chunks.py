@@ -149,6 +149,9 @@ def _group(region: Ints, volume: Ints, shard: Ints, inner: Ints) -> tuple[Ints, 
     """Sort pairs so that those of one chunk follow each other, by the first region that needs the chunk."""
     if not len(region):
         return np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    if region[0] == region[-1]:
+        # of one region, whose chunks come in the order of the grid, which a shard may not share
+        return np.lexsort((inner, shard)), np.arange(len(region) + 1)
     by_chunk = np.lexsort((region, inner, shard, volume))
     same = np.ones(len(region), dtype=bool)
     for column in (inner, shard, volume):

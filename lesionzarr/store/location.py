@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from lesionzarr.errors import MissingExtraError, SettingError, StoreError
+from lesionzarr.errors import IntegrityError, MissingExtraError, SettingError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ class Blob(Protocol):
     """Length in bytes."""
 
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
-        """Fill `out` with the bytes from `offset` on; StoreError where the object ends before."""
+        """Fill `out` with the bytes from `offset` on; IntegrityError where the object ends before."""
 
 
 class Location(Protocol):
@@ -264,7 +264,7 @@ class DiskBlob:
             os.close(self._descriptor)
 
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
-        """Fill `out` with the bytes from `offset` on; StoreError where the object ends before."""
+        """Fill `out` with the bytes from `offset` on; IntegrityError where the object ends before."""
         done = 0
         while done < len(out):
             try:
@@ -272,7 +272,7 @@ class DiskBlob:
             except OSError as error:
                 raise StoreError(f"{self._name}: {error.strerror or error}") from error
             if not read:
-                raise StoreError(f"{self._name}: ends at byte {offset + done}, {len(out) - done} more were expected")
+                raise IntegrityError(f"{self._name}: cut off at byte {offset + done}; convert the volume again")
             done += read
 
     def _read(self, offset: int, out: NDArray[np.uint8]) -> int:
@@ -292,7 +292,7 @@ class BucketBlob:
         self._store, self._key, self._name, self.size = store, key, name, size
 
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
-        """Fill `out` with the bytes from `offset` on; StoreError where the object ends before."""
+        """Fill `out` with the bytes from `offset` on; IntegrityError where the object ends before."""
         from obstore.exceptions import BaseError
 
         try:
@@ -300,7 +300,7 @@ class BucketBlob:
         except BaseError as error:
             raise StoreError(f"{self._name}: {str(error).splitlines()[0]}") from error
         if len(data) != len(out):
-            raise StoreError(f"{self._name}: ends at byte {offset + len(data)}, {len(out) - len(data)} more expected")
+            raise IntegrityError(f"{self._name}: cut off at byte {offset + len(data)}; convert the volume again")
         out[:] = np.frombuffer(data, dtype=np.uint8)
 
 

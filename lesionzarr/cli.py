@@ -346,6 +346,7 @@ def _add_pack(commands: Any) -> None:
     parser.add_argument(
         "--margin", type=_size, default=(0, 0, 0), metavar="Z,Y,X", help="voxels on both sides, for random shifts"
     )
+    parser.add_argument("--spacing", type=_spacing, metavar="Z,Y,X", help="mm to resample to (default: as they are)")
     parser.add_argument("--profile", choices=PROFILES, default="portable", help="codecs (default: %(default)s)")
 
 
@@ -357,6 +358,7 @@ def _pack(arguments: argparse.Namespace) -> int:
         arguments.destination,
         size=arguments.size,
         margin=arguments.margin,
+        spacing_mm=arguments.spacing,
         lesions=lesions,
         profile=arguments.profile,
     )
@@ -407,6 +409,14 @@ def _size(text: str) -> tuple[int, int, int]:
         z, y, x = (int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not z,y,x in voxels, such as 9,128,128") from None
+    return z, y, x
+
+
+def _spacing(text: str) -> tuple[float, float, float]:
+    try:
+        z, y, x = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not z,y,x in mm, such as 2,0.8,0.8") from None
     return z, y, x
 
 

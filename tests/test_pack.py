@@ -146,3 +146,22 @@ def test_a_lesion_moved_by_hand_is_read_where_it_was_packed(catalog, packed):
     moved = dataclasses.replace(lesion, x0=lesion.x0 + 9, x1=lesion.x1 + 9)
     reader = lesionzarr.PackReader(opened)
     np.testing.assert_array_equal(reader.read(moved).image, reader.read(lesion).image)
+
+
+def test_a_pack_may_be_resampled(catalog, tmp_path):
+    spacing = (2.0, 1.5, 1.5)
+    lesionzarr.pack(catalog, tmp_path / "p.zarr", size=(3, 24, 24), margin=(1, 2, 2), spacing_mm=spacing)
+    opened = lesionzarr.open_pack(tmp_path / "p.zarr")
+    assert opened.info["spacing_mm"] == list(spacing)
+    expected = lesionzarr.CropReader(catalog, size=(3, 24, 24), spacing_mm=spacing).read_batch(catalog.lesions)
+    found = lesionzarr.PackReader(opened).read_batch(opened.lesions)
+    np.testing.assert_array_equal(found.image, expected.image)
+    np.testing.assert_array_equal(found.valid, expected.valid)
+    for ours, theirs in zip(found.crops, expected.crops, strict=True):
+        assert ours.origin == pytest.approx(theirs.origin)
+        assert ours.spacing_mm == pytest.approx(spacing)
+
+
+def test_the_command_takes_a_spacing(sample_store, tmp_path, capsys):
+    assert main(["pack", str(sample_store), str(tmp_path / "p.zarr"), "--size", "1,8,8", "--spacing", "2,1,1"]) == 0
+    assert lesionzarr.open_pack(tmp_path / "p.zarr").info["spacing_mm"] == [2, 1, 1]

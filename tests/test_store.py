@@ -6,6 +6,9 @@ import copy
 import hashlib
 import json
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import ome_zarr_models
@@ -317,3 +320,26 @@ def _volume(volume_id, shape, spacing_z=2.0):
     files = tuple(SourceFile("Images_png", f"{n:03d}.png", 1, 1) for n in range(shape[0]))
     grid = Grid(shape, (spacing_z, 0.5, 0.5))
     return Volume(volume_id, "000001_01_01", "000001_01", "000001", grid, 1, shape[0], files)
+
+
+def test_a_fork_after_a_bucket_was_read_is_refused_at_once(sample_store, tmp_path):
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    code = f"""
+import os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+import lesionzarr
+from lesionzarr.errors import StoreError
+url = "file://{sample_store}"
+lesionzarr.open(url, {{"mkdir": False}})
+child = os.fork()
+if child == 0:
+    try:
+        lesionzarr.open(url, {{"mkdir": False}})
+    except StoreError as error:
+        os._exit(7 if "spawn" in str(error) else 8)
+    os._exit(9)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "7\n"

@@ -27,6 +27,7 @@ def pack(
     *,
     size: tuple[int, int, int] = (9, 128, 128),
     margin: tuple[int, int, int] = (0, 0, 0),
+    spacing_mm: float | tuple[float | None, float | None, float | None] | None = None,
     lesions: Sequence[str] | None = None,
     profile: str = "portable",
     storage_options: Mapping[str, Any] | None = None,
@@ -45,6 +46,8 @@ def pack(
         Voxels of an image, (z, y, x).
     margin
         Voxels on both sides that are packed too, for random shifts.
+    spacing_mm
+        Distance of voxels to resample to, as in `CropReader`; None for the voxels of each volume as they are.
     lesions
         Ids; None for all that have a position.
     profile
@@ -71,13 +74,13 @@ def pack(
     if len(margin) != 3 or not all(isinstance(part, int) and part >= 0 for part in margin):
         raise SettingError(f"margin {margin!r}: whole numbers of at least 0 are needed, (z, y, x)")
     block = tuple(n + 2 * m for n, m in zip(size, margin, strict=True))
-    reader = CropReader(catalog, size=(block[0], block[1], block[2]), padding=FILL_HU)
+    reader = CropReader(catalog, size=(block[0], block[1], block[2]), spacing_mm=spacing_mm, padding=FILL_HU)
     chosen = catalog.find_lesions(list(catalog.lesions.index) if lesions is None else lesions)
     if lesions is None:
         chosen = [lesion for lesion in chosen if lesion.box is not None]
     if not chosen:
         raise SettingError("no lesion to pack has a position")
-    settings = {"size": list(size), "margin": list(margin), "spacing_mm": None}
+    settings = {"size": list(size), "margin": list(margin), "spacing_mm": spacing_mm}
     location = open_location(destination, storage_options)
     return write_pack(location, catalog, _blocks(reader, chosen), settings, profile)
 

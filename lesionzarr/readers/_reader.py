@@ -143,6 +143,8 @@ class Reader(ABC):
         """
         found = find_lesions(self.catalog, lesions)
         requests = self._requests(found)
+        if threads is not None:
+            check_whole(threads, "threads", 1)
         image, plans = read_images(fetcher_of(self.catalog), requests, self.image_dtype, out=out, threads=threads)
         crops = tuple(map(self._crop, found, requests, image, plans))
         return Batch(image, crops)

@@ -88,6 +88,11 @@ class Catalog:
     cache_bytes: int = 0
     """Most bytes of decoded chunks that its readers keep together for later batches; 0 keeps none."""
 
+    # rows of a table become objects slowly, and a training loop asks for the same ones in every epoch
+    _known: dict[str, Lesion] = field(default_factory=dict, init=False, repr=False)
+    _grids: dict[str, Grid] = field(default_factory=dict, init=False, repr=False)
+    _arrays: dict[str, Stored] = field(default_factory=dict, init=False, repr=False)
+
     def __len__(self) -> int:
         return len(self.lesions)
 
@@ -208,19 +213,6 @@ class Catalog:
             metadata = json.loads(str(self.volumes["array"][volume_id]))
             known = self._arrays[volume_id] = Stored(parse_layout(metadata), metadata["fill_value"])
         return known
-
-    @cached_property
-    def _known(self) -> dict[str, Lesion]:
-        # rows of a table become objects slowly, and a training loop asks for the same ones in every epoch
-        return {}
-
-    @cached_property
-    def _grids(self) -> dict[str, Grid]:
-        return {}
-
-    @cached_property
-    def _arrays(self) -> dict[str, Stored]:
-        return {}
 
     def _check_volume(self, volume_id: str) -> None:
         if volume_id not in self.volumes.index:

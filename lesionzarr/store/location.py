@@ -35,6 +35,10 @@ REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; free some space, and r
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
+_OBSTORE_PROCESS: dict[str, int] = {}
+"""The process that used obstore first, inherited by its forks."""
+
+
 class Blob(Protocol):
     """An object that is open for reading. Any number of threads may read at once."""
 
@@ -241,6 +245,9 @@ class Bucket:
             from obstore.store import from_url
         except ImportError as error:
             raise MissingExtraError(f"{self.url}: URLs need obstore: pip install 'lesionzarr[cloud]'") from error
+        if _OBSTORE_PROCESS.setdefault("pid", os.getpid()) != os.getpid():
+            # its threads do not survive a fork, and every call would wait for them
+            raise StoreError(f"{self.name}: read before this process was forked; start workers by spawn or forkserver")
         try:
             yield from_url(self.url, **self.options)
         except BaseError as error:

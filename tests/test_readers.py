@@ -409,3 +409,16 @@ def test_the_way_from_an_image_of_a_dataset_back_to_its_volume(catalog):
     z, y, x = (one["origin"] + 1 * one["step"]).to_numpy().astype(int)
     volume = catalog.volume(str(one["volume_id"].item()))["hu"]
     assert one["image"][0, 1, 1, 1] == volume[z, y, x]
+
+
+def test_a_crop_wholly_outside_is_padding_whatever_reads_the_volume(sample, sample_store, tmp_path):
+    lesionzarr.convert("deeplesion", sample, tmp_path / "dense.zarr", profile="dense")
+    for store in (sample_store, tmp_path / "dense.zarr"):
+        catalog = lesionzarr.open(store)
+        (lesion,) = catalog.find_lesions(catalog.lesions.index[0])
+        far = dataclasses.replace(lesion, x0=5000.0, x1=5001.0)
+        for reader in (lesionzarr.CropReader, lesionzarr.StackReader):
+            size = (3, 8, 8) if reader is lesionzarr.CropReader else (8, 8)
+            crop = reader(catalog, size=size, padding=-77).read(far)
+            assert (crop.image == -77).all()
+            assert not crop.valid.any()

@@ -66,7 +66,9 @@ def read_images(
         fetcher.read(regions, lambda i: work.target(known[i]), lambda i: work.finish(known[i]), threads)
 
     def read_other(number: int) -> None:
-        work.target(number)[...] = read_region(fetcher.location, requests[number].volume_id, plans[number].region)
+        region = plans[number].region
+        if 0 not in region.shape:
+            work.target(number)[...] = read_region(fetcher.location, requests[number].volume_id, region)
         work.finish(number)
 
     run_all(read_other, [number for number, request in enumerate(requests) if request.array is None], threads)

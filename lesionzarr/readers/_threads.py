@@ -38,11 +38,12 @@ def run_all(work: Callable[[T], None], items: Sequence[T], threads: int) -> None
         for item in waiting:
             if failed:
                 return
+            done = False
             try:
                 work(item)
-            except BaseException:
-                failed = True
-                raise
+                done = True
+            finally:
+                failed = failed or not done
 
     others = min(threads, len(items)) - 1
     futures = [_pool(os.getpid(), threads).submit(drain) for _ in range(others)]

@@ -107,7 +107,14 @@ def dataset(folder: Path, data: Path | None, table: str, copies: int) -> Path:
     return folder
 
 
-def make(folder: Path, source: Path, kinds: Iterable[str], positions: Path | None, sizes: Sequence[str]) -> None:
+def make(  # noqa: PLR0913 - what is to be made
+    folder: Path,
+    source: Path,
+    kinds: Iterable[str],
+    positions: Path | None,
+    sizes: Sequence[str],
+    profiles: Sequence[str] = PROFILES,
+) -> None:
     """Convert a DeepLesion to stores and to the formats of the peers, and draw crops.
 
     Parameters
@@ -122,14 +129,16 @@ def make(folder: Path, source: Path, kinds: Iterable[str], positions: Path | Non
         Table of DeepLesion whose lesions give the relative positions; None for the lesions of the store.
     sizes
         Of crops, from `POOL`.
+    profiles
+        Of the stores.
     """
     import lesionzarr
 
-    for profile in PROFILES:
+    for profile in profiles:
         report = lesionzarr.convert("deeplesion", source, folder / f"{profile}.zarr", workers=1, profile=profile)
         if report.failed:
             raise SystemExit(f"{profile}: {report.failed[0].message}")
-    catalog = lesionzarr.open(folder / f"{PROFILES[0]}.zarr")
+    catalog = lesionzarr.open(folder / f"{profiles[0]}.zarr")
     table: list[dict[Any, Any]] = catalog.volumes.reset_index().to_dict("records")
     shapes = {row["volume_id"]: (row["slices"], row["rows"], row["columns"]) for row in table}
     slices = {row["volume_id"]: _slices(source, row) for row in table}
@@ -321,18 +330,12 @@ def _write_blosc2(profile: str) -> Callable[[Path, Voxels], None]:
 
     def write(path: Path, voxels: Voxels) -> None:
         import blosc2
-        import numcodecs
 
-        from lesionzarr.store.layout import CHUNK, PROFILES
+        from lesionzarr.store.layout import BLOCK_SLICES, CHUNK, volume_codecs
 
-        codec = next(step["configuration"] for step in PROFILES[profile] if step["name"] == "blosc")
+        codec = next(step["configuration"] for step in volume_codecs(profile) if step["name"] == "blosc")
         names = {"noshuffle": blosc2.Filter.NOFILTER, "shuffle": blosc2.Filter.SHUFFLE}
         names["bitshuffle"] = blosc2.Filter.BITSHUFFLE
-        sample = np.zeros(CHUNK, dtype=np.int16)
-        shuffle = ["noshuffle", "shuffle", "bitshuffle"].index(codec["shuffle"])
-        frame = numcodecs.Blosc(codec["cname"], codec["clevel"], shuffle, codec["blocksize"]).encode(sample)
-        # bytes 8 to 12 of a Blosc frame are the size of its blocks
-        depth = int.from_bytes(frame[8:12], "little") / sample[0].nbytes
         settings = {
             "codec": blosc2.Codec[codec["cname"].upper()],
             "clevel": codec["clevel"],
@@ -341,7 +344,7 @@ def _write_blosc2(profile: str) -> Callable[[Path, Voxels], None]:
             "splitmode": blosc2.SplitMode.FORWARD_COMPAT_SPLIT,
             "nthreads": 1,
         }
-        blocks = (max(1, round(depth)), *CHUNK[1:])
+        blocks = (BLOCK_SLICES, *CHUNK[1:])
         blosc2.asarray(voxels, urlpath=str(path), chunks=CHUNK, blocks=blocks, cparams=settings, mode="w")
 
     return write

@@ -43,6 +43,10 @@ class Lesionzarr(Peer):
         reader = self._reader(crops[0].size)
         reader.read_batch([self._move(crop) for crop in crops], out=out[:, None], threads=self.threads)
 
+    def explain(self, crops: Sequence[Crop]) -> Any:
+        """Tell what a batch costs."""
+        return self._reader(crops[0].size).explain([self._move(crop) for crop in crops])
+
     def _reader(self, size: tuple[int, int, int]) -> Any:
         from lesionzarr import CropReader
 

@@ -88,7 +88,8 @@ def test_merged_ranges_hold_every_range_and_waste_no_more_than_the_gap(gaps, gap
     for before, length in gaps:
         entries.append((end + before, length))
         end += before + length
-    begin = merge_ranges(np.array(entries, dtype=np.int64).reshape(-1, 2), gap, limit)
+    entries_ = np.array(entries, dtype=np.int64).reshape(-1, 2)
+    begin = merge_ranges(entries_, np.zeros(len(entries), dtype=np.int64), gap, limit).tolist()
     assert begin[-1] == len(entries)
     assert begin == sorted(set(begin))
     for a, b in pairwise(begin):
@@ -104,4 +105,10 @@ def test_merged_ranges_hold_every_range_and_waste_no_more_than_the_gap(gaps, gap
 
 
 def test_ranges_that_do_not_follow_each_other_are_not_merged():
-    assert merge_ranges(np.array([[100, 10], [0, 10], [10, 10]]), 1000, 10**6) == [0, 1, 3]
+    entries = np.array([[100, 10], [0, 10], [10, 10]])
+    assert merge_ranges(entries, np.zeros(3), 1000, 10**6).tolist() == [0, 1, 3]
+
+
+def test_ranges_of_two_objects_are_not_merged():
+    entries = np.array([[0, 10], [10, 10], [20, 10], [30, 10]])
+    assert merge_ranges(entries, np.array([0, 0, 1, 1]), 1000, 10**6).tolist() == [0, 2, 4]

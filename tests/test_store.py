@@ -208,7 +208,7 @@ def test_every_profile_is_read_back_by_zarr_python(profile, sample, tmp_path):
 @given(
     shape=st.tuples(st.integers(1, 20), st.integers(1, 70), st.integers(1, 70)),
     chunk=st.tuples(st.integers(1, 5), st.integers(8, 40), st.integers(8, 40)),
-    codecs=st.sampled_from([layout.PROFILES["portable"], layout.PROFILES["fast"]]),
+    codecs=st.sampled_from([layout.volume_codecs("portable"), layout.volume_codecs("fast")]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_shards_of_any_shape_are_read_equal_by_zarr_and_tensorstore(tmp_path_factory, shape, chunk, codecs, seed):

@@ -20,7 +20,7 @@ from lesionzarr.converters._plan import Plan, plan_conversion, size_issues
 from lesionzarr.errors import LesionzarrError, SettingError, SourceError, StoreError
 from lesionzarr.report import Issue, Report
 from lesionzarr.store.catalog import write_catalog
-from lesionzarr.store.layout import PROFILES, REPORT, check_profile
+from lesionzarr.store.layout import REPORT, check_profile, volume_codecs
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.shards import encoder
 from lesionzarr.store.writer import TOOL, create_store, delete_volume, update_volume, write_volume
@@ -133,7 +133,7 @@ def convert(
     if workers < 1:
         raise SettingError(f"{workers} workers: at least 1 is needed")
     check_profile(profile)
-    encoder(PROFILES[profile])
+    encoder(volume_codecs(profile))
     converter = make_converter(name, source, options)
     location = open_location(destination, storage_options)
     scan = converter.scan()

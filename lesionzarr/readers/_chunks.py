@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -49,12 +50,15 @@ class ChunkPlan:
             if a < b:
                 yield int(self.volume[a]), int(self.shard[a]), a, b
 
-    def rows(self, first: int, last: int) -> Ints:
-        """Give the first and last row, half-open, that are needed of each of some chunks, (chunk, 2)."""
-        pairs = slice(*self.pairs[[first, last]].tolist())
-        starts = self.pairs[first:last] - pairs.start
-        boxes = self.boxes[pairs]
-        return np.stack([np.minimum.reduceat(boxes[:, 0], starts), np.maximum.reduceat(boxes[:, 3], starts)], axis=1)
+    @cached_property
+    def rows(self) -> Ints:
+        """(chunk, 2): first and last row, half-open, that are needed of each chunk."""
+        if not len(self.inner):
+            return np.empty((0, 2), dtype=np.int64)
+        starts = self.pairs[:-1]
+        return np.stack(
+            [np.minimum.reduceat(self.boxes[:, 0], starts), np.maximum.reduceat(self.boxes[:, 3], starts)], axis=1
+        )
 
 
 def plan_chunks(layouts: Sequence[ArrayLayout], volume: Ints, start: Ints, stop: Ints) -> ChunkPlan:
@@ -96,13 +100,15 @@ def plan_chunks(layouts: Sequence[ArrayLayout], volume: Ints, start: Ints, stop:
     )
 
 
-def merge_ranges(entries: Ints, gap: int, limit: int) -> list[int]:
+def merge_ranges(entries: Ints, owner: Ints, gap: int, limit: int) -> Ints:
     """Find which neighbouring ranges of an object are read by one request.
 
     Parameters
     ----------
     entries
         (range, 2): offset and length in bytes. Only ranges that follow each other in the file are merged.
+    owner
+        (range,): number of the object of each range.
     gap
         Bytes between two ranges that may be read in vain to save a request.
     limit
@@ -110,17 +116,27 @@ def merge_ranges(entries: Ints, gap: int, limit: int) -> list[int]:
 
     Returns
     -------
-    list of int
+    ndarray of int64
         Numbers of the ranges that begin a request, then the number of ranges.
     """
-    begin: list[int] = []
-    first = end = 0
-    for number, (offset, length) in enumerate(entries.tolist()):
-        if not begin or not 0 <= offset - end <= gap or offset + length - first > limit:
-            begin.append(number)
-            first = offset
-        end = offset + length
-    return [*begin, len(entries)]
+    offset, end = entries[:, 0], entries.sum(axis=1)
+    apart = offset[1:] - end[:-1]
+    begin = np.flatnonzero((apart < 0) | (apart > gap) | (owner[1:] != owner[:-1])) + 1
+    begin = np.concatenate([[0], begin, [len(entries)]]) if len(entries) else np.zeros(1, dtype=np.int64)
+    if not (end[begin[1:] - 1] - offset[begin[:-1]] > limit).any():
+        return begin
+    return np.array(_cut(begin.tolist(), offset.tolist(), end.tolist(), limit))
+
+
+def _cut(begin: list[int], offset: list[int], end: list[int], limit: int) -> list[int]:
+    """Cut requests where they grow beyond `limit` bytes."""
+    cut = []
+    for a, b in pairwise(begin):
+        cut.append(a)
+        for number in range(a + 1, b):
+            if end[number] - offset[cut[-1]] > limit:
+                cut.append(number)
+    return [*cut, begin[-1]]
 
 
 def _expand(count: Ints) -> tuple[Ints, Ints]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,15 +56,8 @@ def explain(fetcher: Fetcher, regions: Regions) -> Explanation:
     Explanation
     """
     plan = plan_chunks(regions.layouts, regions.volume, regions.start, regions.stop)
-    read_bytes = requests = 0
-    for volume, shard, first, last in plan.spans(0, len(plan.inner)):
-        entries = fetcher.entries(regions.volumes[volume], regions.layouts[volume], shard, plan.inner[first:last])
-        begin = fetcher.merge(entries)
-        requests += len(begin) - 1
-        ends = entries.sum(axis=1)
-        read_bytes += sum(int(ends[b - 1] - entries[a, 0]) for a, b in pairwise(begin))
+    requests, read_bytes = fetcher.costs(plan, regions)
     row_bytes = np.array([layout.row_bytes for layout in regions.layouts])
-    rows = plan.rows(0, len(plan.inner)) if len(plan.inner) else np.empty((0, 2), dtype=np.int64)
     items = np.array([layout.dtype.itemsize for layout in regions.layouts])
     return Explanation(
         images=len(regions.volume),
@@ -74,6 +66,6 @@ def explain(fetcher: Fetcher, regions: Regions) -> Explanation:
         chunks=len(plan.inner),
         requests=requests,
         read_bytes=read_bytes,
-        decoded_bytes=int(((rows[:, 1] - rows[:, 0]) * row_bytes[plan.volume]).sum()),
+        decoded_bytes=int(((plan.rows[:, 1] - plan.rows[:, 0]) * row_bytes[plan.volume]).sum()),
         wanted_bytes=int(((regions.stop - regions.start).prod(axis=1) * items[regions.volume]).sum()),
     )

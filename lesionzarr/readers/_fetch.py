@@ -6,38 +6,32 @@ Arrays that `lesionzarr.store.arrays` does not know are read by zarr-python.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from threading import Lock, local
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from lesionzarr.errors import IntegrityError, StoreError
 from lesionzarr.readers._cache import ChunkCache
 from lesionzarr.readers._chunks import merge_ranges, plan_chunks
+from lesionzarr.readers._shards import Shard, Shards
 from lesionzarr.readers._threads import run_all
-from lesionzarr.store import layout
-from lesionzarr.store.chunks import ChunkDecoder
+from lesionzarr.store.chunks import ChunkDecoder, DamagedChunkError
 from lesionzarr.store.location import Folder
-from lesionzarr.store.shards import parse_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from lesionzarr.readers._chunks import ChunkPlan
     from lesionzarr.store.arrays import ArrayLayout
     from lesionzarr.store.catalog import Catalog
-    from lesionzarr.store.location import Blob, Location
+    from lesionzarr.store.location import Location
 
     Ints = NDArray[np.int64]
-
-OPEN_SHARDS = 256
-"""Shards that are kept open, each with a file handle and an index of 16 bytes a chunk."""
 
 DISK_GAP_BYTES = 0
 BUCKET_GAP_BYTES = 64 * 1024
@@ -46,8 +40,11 @@ BUCKET_GAP_BYTES = 64 * 1024
 CHUNKS_PER_THREAD = 16
 """Fewer chunks of a disk are not worth waking another thread: a millisecond of decoding against tenths of one."""
 
+RUN_BYTES = 4 * 1024 * 1024
+"""Decoded bytes of the chunks that a thread takes on at a time."""
+
 REQUEST_BYTES = 16 * 1024 * 1024
-"""Most bytes of one request."""
+"""Most bytes of one request, unless a single chunk has more; a thread holds those of less than two."""
 
 
 @dataclass(frozen=True)
@@ -65,32 +62,31 @@ class Regions:
     """(region, 3): first and last voxel, half-open, inside the array."""
 
 
-@dataclass(frozen=True)
-class OpenShard:
-    """A shard, and where its chunks are."""
+class Span(NamedTuple):
+    """Chunks of one object that follow each other in a plan."""
 
-    blob: Blob
-    index: Ints
-    """(chunk, 2): offset and length; -1 where the chunk is absent."""
+    shard: Shard
+    first: int
+    last: int
 
 
 class _Parts:
-    """The parts of the chunks of one shard, and where they go."""
+    """The parts of some chunks of a plan, and where they go."""
 
     def __init__(self, plan: ChunkPlan, first: int, last: int, target: Callable[[int], NDArray[Any]]) -> None:
         pairs = slice(*plan.pairs[[first, last]].tolist())
+        self._first = first
         self._ends = (plan.pairs[first : last + 1] - pairs.start).tolist()
-        self._regions = plan.region[pairs].tolist()
+        regions = plan.region[pairs].tolist()
+        targets = {region: target(region) for region in set(regions)}
+        self._targets = [targets[region] for region in regions]
         self._boxes = plan.boxes[pairs].tolist()
-        self._target = target
-        self.rows = plan.rows(first, last).tolist()
-        """First and last row, half-open, of each chunk that are needed."""
 
-    def copy(self, number: int, chunk: NDArray[Any]) -> None:
-        """Copy the parts of a chunk."""
-        for pair in range(self._ends[number], self._ends[number + 1]):
+    def copy(self, number: int, chunk: NDArray[Any], row: int = 0) -> None:
+        """Copy the parts of a chunk, of which the rows from `row` on are given."""
+        for pair in range(self._ends[number - self._first], self._ends[number - self._first + 1]):
             z, y, x, z1, y1, x1, tz, ty, tx, tz1, ty1, tx1 = self._boxes[pair]
-            self._target(self._regions[pair])[tz:tz1, ty:ty1, tx:tx1] = chunk[z:z1, y:y1, x:x1]
+            self._targets[pair][tz:tz1, ty:ty1, tx:tx1] = chunk[z - row : z1 - row, y:y1, x:x1]
 
 
 class Fetcher:
@@ -101,8 +97,7 @@ class Fetcher:
         self.cache = ChunkCache(cache_bytes)
         self._is_near = isinstance(location, Folder)
         self._gap = DISK_GAP_BYTES if self._is_near else BUCKET_GAP_BYTES
-        self._shards: OrderedDict[tuple[str, int], OpenShard] = OrderedDict()
-        self._lock = Lock()
+        self._shards = Shards(location)
         self._scratch = local()
 
     def read(
@@ -135,124 +130,110 @@ class Fetcher:
         plan = plan_chunks(regions.layouts, regions.volume, regions.start, regions.stop)
         if self._is_near:
             threads = max(1, min(threads, len(plan.owner) // CHUNKS_PER_THREAD))
-        runs = _runs(plan, threads)
+        runs = _runs(plan, regions, threads)
         touched, pending = _touched(plan, runs, len(regions.volume))
         lock = Lock()
 
         def work(number: int) -> None:
             self._execute(plan, *runs[number], regions, target)
-            for region in touched[number]:
-                with lock:
+            with lock:
+                ready = []
+                for region in touched[number]:
                     pending[region] -= 1
-                    ready = not pending[region]
-                if ready:
-                    finish(region)
+                    if not pending[region]:
+                        ready.append(region)
+            for region in ready:
+                finish(region)
 
         for region in [region for region, runs_left in enumerate(pending) if not runs_left]:
             finish(region)
         run_all(work, range(len(runs)), threads)
 
+    def costs(self, plan: ChunkPlan, regions: Regions) -> tuple[int, int]:
+        """Give the number of requests for the chunks of a plan, and their bytes; opens their shards."""
+        requests = size = 0
+        for first, last in _runs(plan, regions, 1):
+            spans = _spans(plan, first, last, regions)
+            _, owner, entries = self._locate(plan, spans, [np.arange(span.first, span.last) for span in spans])
+            _, _, sizes = self._ranges(entries, owner)
+            requests += len(sizes)
+            size += int(sizes.sum())
+        return requests, size
+
     def _execute(
         self, plan: ChunkPlan, first: int, last: int, regions: Regions, target: Callable[[int], NDArray[Any]]
     ) -> None:
         """Read the chunks of a run, and scatter them."""
-        for number, shard, a, b in plan.spans(first, last):
-            volume_id, array = regions.volumes[number], regions.layouts[number]
-            try:
-                self._scatter(plan, a, b, volume_id, array, target)
-            except ValueError as error:
-                raise self._damaged(volume_id, array, shard, str(error)) from error
-
-    def _scatter(
-        self,
-        plan: ChunkPlan,
-        first: int,
-        last: int,
-        volume_id: str,
-        array: ArrayLayout,
-        target: Callable[[int], NDArray[Any]],
-    ) -> None:
-        """Bring chunks of one shard, and copy their parts to where they belong."""
         parts = _Parts(plan, first, last, target)
-        shard, inner = int(plan.shard[first]), plan.inner[first:last]
-        numbers = list(range(last - first))
-        if self.cache:
-            numbers = self._scatter_kept(parts, volume_id, shard, inner)
-        entries = self.entries(volume_id, array, shard, inner[numbers])
-        offsets, ends = entries[:, 0].tolist(), entries.sum(axis=1).tolist()
-        decoder = self._decoder(array)
-        for a, b in pairwise(self.merge(entries)):
-            start = offsets[a]
-            data, address = self._buffer(ends[b - 1] - start)
-            self._open(volume_id, array, shard).blob.read_into(start, data)
-            for k in range(a, b):
-                number, at = numbers[k], offsets[k] - start
-                # a chunk that is kept is kept whole
-                rows = (0, len(decoder.chunk)) if self.cache else parts.rows[number]
-                decoder.decode(data[at : ends[k] - start], address + at, *rows)
-                if self.cache:
-                    self.cache.put((volume_id, shard, int(inner[number])), decoder.chunk)
-                parts.copy(number, decoder.chunk)
+        for _, spans in groupby(_spans(plan, first, last, regions), lambda span: span.shard.array.coding):
+            self._scatter(plan, list(spans), parts)
 
-    def _scatter_kept(self, parts: _Parts, volume_id: str, shard: int, inner: Ints) -> list[int]:
+    def _scatter(self, plan: ChunkPlan, spans: list[Span], parts: _Parts) -> None:
+        """Bring chunks of arrays that are coded alike, and copy their parts to where they belong."""
+        array = spans[0].shard.array
+        wanted = [self._wanted(plan, span, parts) for span in spans]
+        number, owner, entries = self._locate(plan, spans, wanted)
+        # a chunk that is kept is kept whole
+        rows = np.tile([0, array.chunk[0]], (len(number), 1)) if self.cache else plan.rows[number]
+        decoder = self._decoder(array)
+        for part, places in self._bring(spans, entries, owner, decoder):
+            chunks = decoder.decode(places, entries[part, 1], rows[part])
+            numbers, owners = number[part].tolist(), owner[part].tolist()
+            try:
+                for each, of, (chunk, row) in zip(numbers, owners, chunks, strict=True):
+                    if self.cache:
+                        self.cache.put(_key(plan, spans[of], each), chunk)
+                    parts.copy(each, chunk, row)
+            except DamagedChunkError as error:
+                raise self._shards.damaged(spans[owners[error.number]].shard, str(error)) from error
+
+    def _locate(self, plan: ChunkPlan, spans: list[Span], wanted: list[Ints]) -> tuple[Ints, Ints, Ints]:
+        """Give number, number of the span, and offset and length of the wanted chunks, in their order in the file."""
+        number = np.concatenate(wanted)
+        owner = np.repeat(np.arange(len(spans)), [len(some) for some in wanted])
+        entries = np.concatenate(
+            [self._shards.entries(span.shard, plan.inner[some]) for span, some in zip(spans, wanted, strict=True)]
+        )
+        order = np.lexsort((entries[:, 0], owner))
+        return number[order], owner, entries[order]
+
+    def _wanted(self, plan: ChunkPlan, span: Span, parts: _Parts) -> Ints:
         """Copy the parts of chunks that the cache holds; give the numbers of the others."""
-        others = []
-        for number, place in enumerate(inner.tolist()):
-            chunk = self.cache.get((volume_id, shard, place))
+        numbers = np.arange(span.first, span.last)
+        if not self.cache:
+            return numbers
+        wanted = []
+        for number in numbers.tolist():
+            chunk = self.cache.get(_key(plan, span, number))
             if chunk is None:
-                others.append(number)
+                wanted.append(number)
             else:
                 parts.copy(number, chunk)
-        return others
+        return np.array(wanted, dtype=np.int64)
 
-    def entries(self, volume_id: str, array: ArrayLayout, shard: int, inner: Ints) -> Ints:
-        """Give offset and length, (chunk, 2), of chunks of a shard; ValueError where one is absent."""
-        entries = self._open(volume_id, array, shard).index[inner]
-        if (entries < 0).any():
-            raise ValueError("a chunk is absent")
-        return entries
+    def _bring(
+        self, spans: list[Span], entries: Ints, owner: Ints, decoder: ChunkDecoder
+    ) -> Iterator[tuple[slice, Ints]]:
+        """Read chunks into the room of a decoder, so many at a time; give which, and their places."""
+        begin, starts, sizes = self._ranges(entries, owner)
+        blobs = [self._shards.open(span.shard).blob for span in spans]
+        load = (np.cumsum(sizes) - sizes) // REQUEST_BYTES
+        for a, b in pairwise([0, *(np.flatnonzero(np.diff(load)) + 1).tolist(), len(sizes)]):
+            bases = np.cumsum(sizes[a:b]) - sizes[a:b]
+            room = decoder.room(int(sizes[a:b].sum()))
+            owners = owner[begin[a:b]].tolist()
+            for of, start, base, size in zip(
+                owners, starts[a:b].tolist(), bases.tolist(), sizes[a:b].tolist(), strict=True
+            ):
+                blobs[of].read_into(start, room[base : base + size])
+            part = slice(*begin[[a, b]].tolist())
+            yield part, entries[part, 0] + np.repeat(bases - starts[a:b], np.diff(begin[a : b + 1]))
 
-    def merge(self, entries: Ints) -> list[int]:
-        """Find which chunks are read by one request: see `merge_ranges`."""
-        return merge_ranges(entries, self._gap, REQUEST_BYTES)
-
-    def _open(self, volume_id: str, array: ArrayLayout, shard: int) -> OpenShard:
-        key = volume_id, shard
-        with self._lock:
-            known = self._shards.get(key)
-            if known is not None:
-                self._shards.move_to_end(key)
-                return known
-        opened = self._open_anew(volume_id, array, shard)
-        with self._lock:
-            self._shards[key] = opened
-            if len(self._shards) > OPEN_SHARDS:
-                self._shards.popitem(last=False)
-        return opened
-
-    def _open_anew(self, volume_id: str, array: ArrayLayout, shard: int) -> OpenShard:
-        blob = self.location.open(_key(volume_id, array, shard))
-        if blob is None:
-            raise self._damaged(volume_id, array, shard, "missing")
-        if not array.indexed:
-            return OpenShard(blob, np.array([[0, blob.size]]))
-        if blob.size < array.index_bytes:
-            raise self._damaged(volume_id, array, shard, f"cut off ({blob.size} bytes)")
-        data = np.empty(array.index_bytes, dtype=np.uint8)
-        blob.read_into(0 if array.index_first else blob.size - array.index_bytes, data)
-        return OpenShard(blob, parse_index(data, array, blob.size))
-
-    def _damaged(self, volume_id: str, array: ArrayLayout, shard: int, fault: str) -> StoreError:
-        key = _key(volume_id, array, shard)
-        return IntegrityError(f"{self.location.name}: volume {volume_id}, {key}: {fault}; convert it again")
-
-    def _buffer(self, size: int) -> tuple[NDArray[np.uint8], int]:
-        """Give this thread's buffer for bytes as stored, and its address."""
-        known: tuple[NDArray[np.uint8], int] | None = getattr(self._scratch, "buffer", None)
-        if known is None or len(known[0]) < size:
-            buffer = np.empty(max(size, 1 << 20), dtype=np.uint8)
-            known = self._scratch.buffer = buffer, buffer.ctypes.data
-        return known[0][:size], known[1]
+    def _ranges(self, entries: Ints, owner: Ints) -> tuple[Ints, Ints, Ints]:
+        """Give which chunks begin a request, and the first byte and the bytes of each."""
+        begin = merge_ranges(entries, owner, self._gap, REQUEST_BYTES)
+        starts = entries[begin[:-1], 0]
+        return begin, starts, entries[begin[1:] - 1].sum(axis=1) - starts
 
     def _decoder(self, array: ArrayLayout) -> ChunkDecoder:
         """Give this thread's decoder for chunks like those of an array."""
@@ -276,20 +257,33 @@ def fetcher_of(catalog: Catalog) -> Fetcher:
 _FETCHERS: WeakKeyDictionary[Catalog, tuple[int, Fetcher]] = WeakKeyDictionary()
 
 
-def _key(volume_id: str, array: ArrayLayout, shard: int) -> str:
-    place = np.unravel_index(shard, array.grid)
-    return f"{layout.volume_key(volume_id)}/{layout.ARRAY}/{array.key([int(number) for number in place])}"
+def _key(plan: ChunkPlan, span: Span, number: int) -> tuple[str, int, int]:
+    """Give what the cache knows a chunk by."""
+    return span.shard.volume_id, span.shard.number, int(plan.inner[number])
 
 
-def _runs(plan: ChunkPlan, threads: int) -> list[tuple[int, int]]:
-    """Cut the chunks into runs: one for each region, or more where there are fewer regions than threads."""
+def _spans(plan: ChunkPlan, first: int, last: int, regions: Regions) -> list[Span]:
+    """Cut chunks into those of one object each."""
+    return [
+        Span(Shard(regions.volumes[volume], regions.layouts[volume], shard), a, b)
+        for volume, shard, a, b in plan.spans(first, last)
+    ]
+
+
+def _runs(plan: ChunkPlan, regions: Regions, threads: int) -> list[tuple[int, int]]:
+    """Cut the chunks into runs: whole regions, unless there are fewer regions than threads."""
     chunks = len(plan.owner)
     if not chunks:
         return []
-    ends = (np.flatnonzero(np.diff(plan.owner)) + 1).tolist()
-    if len(ends) + 1 < threads:
-        ends = [chunks * part // threads for part in range(1, threads)]
-    return [(a, b) for a, b in pairwise([0, *ends, chunks]) if a < b]
+    sizes = np.array([array.chunk[0] * array.row_bytes for array in regions.layouts])[plan.volume]
+    done = np.cumsum(sizes)
+    runs = max(threads, -(-int(done[-1]) // RUN_BYTES))
+    ends = np.append(np.flatnonzero(np.diff(plan.owner)) + 1, chunks)
+    if len(ends) < threads:
+        ends = np.arange(1, chunks + 1)
+    wanted = np.arange(1, runs + 1) * (int(done[-1]) / runs)
+    cuts = np.unique(ends[np.searchsorted(done[ends - 1], wanted - 1)]).tolist()
+    return list(pairwise([0, *cuts]))
 
 
 def _touched(plan: ChunkPlan, runs: list[tuple[int, int]], regions: int) -> tuple[list[list[int]], list[int]]:

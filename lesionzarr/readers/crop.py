@@ -11,13 +11,12 @@ from lesionzarr.readers._checks import check_size, check_size_mm, spacing_of
 from lesionzarr.readers._plan import sample_positions
 from lesionzarr.readers._reader import Reader
 from lesionzarr.readers._request import Request
+from lesionzarr.store.layout import LESION_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lesionzarr.lesion import Lesion
-
-SIZE = (9, 128, 128)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class CropReader(Reader):
     """
 
     _: KW_ONLY
-    size: tuple[int, int, int] = SIZE
+    size: tuple[int, int, int] = LESION_SIZE
     """Voxels of the image along (z, y, x)."""
     size_mm: tuple[float, float, float] | None = None
     """Its extent in mm instead: so many voxels of the spacing, rounded half to even, but at least one. Along an axis
@@ -56,7 +55,7 @@ class CropReader(Reader):
         spacing_of(self.spacing_mm, "zyx")
         if self.size_mm is not None:
             check_size_mm(self.size_mm, "zyx")
-            if tuple(self.size) != SIZE:
+            if tuple(self.size) != LESION_SIZE:
                 raise SettingError(f"size {self.size!r} and size_mm {self.size_mm!r}: give one of them")
 
     def request(self, lesion: Lesion) -> Request:

@@ -15,8 +15,9 @@
         hu/c/<i>/0/0                one shard per 64 slices
         z, y, x                     float64, position in mm along the LPS axes
 
-Everything is Zarr v3. `hu` uses ``sharding_indexed``: inner chunks (8, 64, 64) in lexicographic order, each encoded by
-the profile's codecs and closed by ``crc32c``; the index stands at the end and has its own ``crc32c``. Every inner chunk
+Everything is Zarr v3. `hu` uses ``sharding_indexed``: inner chunks (8, 64, 64), each encoded by the profile's codecs and
+closed by ``crc32c``; the index stands at the end and has its own ``crc32c``. First come the chunks of 9 x 128 x 128
+voxels round each lesion, lesion by lesion, then the others, both in lexicographic order. Every inner chunk
 of every shard is present: a missing shard or chunk is damage, never padding. `fill_value` is the volume's own padding.
 
 ``attributes.lesionzarr`` of a volume's group holds
@@ -34,6 +35,7 @@ path or the name of a machine.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +53,11 @@ LESIONS_TABLE = "catalog/lesions.parquet"
 REPORT = "catalog/report.json"
 
 CHUNK = (8, 64, 64)
+BLOCK_SLICES = 8
+"""Slices of a chunk that decode on their own."""
 SHARD_SLICES = 64
+LESION_SIZE = (9, 128, 128)
+"""Voxels round a lesion, (z, y, x), whose chunks lie together in a shard: those of a usual crop."""
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -60,7 +66,7 @@ LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
 def _blosc(cname: str, clevel: int) -> list[dict[str, Any]]:
-    settings = {"cname": cname, "clevel": clevel, "shuffle": "shuffle", "typesize": 2, "blocksize": 0}
+    settings = {"cname": cname, "clevel": clevel, "shuffle": "shuffle", "typesize": 2}
     return [LITTLE_ENDIAN, {"name": "blosc", "configuration": settings}, CRC32C]
 
 
@@ -69,13 +75,24 @@ PROFILES: dict[str, list[dict[str, Any]]] = {
     "fast": _blosc("lz4", 5),
     "dense": [{"name": "numcodecs.pcodec", "configuration": {"level": 8}}, CRC32C],
 }
-"""Codecs of an inner chunk: read everywhere; quickest to decode; smallest (zarr-python and zarrs only)."""
+"""Codecs of an inner chunk, but for the size of Blosc's blocks: read everywhere; quickest to decode; smallest
+(zarr-python and zarrs only)."""
 
 
 def check_profile(profile: str) -> None:
     """Raise NotFoundError unless `profile` is one of `PROFILES`."""
     if profile not in PROFILES:
         raise not_found("profile", profile, PROFILES)
+
+
+def volume_codecs(profile: str) -> list[dict[str, Any]]:
+    """Give the codecs of an inner chunk of a volume, by the name of a profile."""
+    return _codecs(profile, (BLOCK_SLICES, *CHUNK[1:]))
+
+
+def pack_codecs(profile: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Give the codecs of a lesion of a pack, (z, y, x), which is decoded whole."""
+    return _codecs(profile, shape)
 
 
 def check_ids(ids: list[str]) -> None:
@@ -130,7 +147,7 @@ def hu_metadata(shape: tuple[int, int, int], fill_value: int, profile: str) -> d
     dict
         Content of ``hu/zarr.json``.
     """
-    codecs = [{"name": "sharding_indexed", "configuration": _sharding(CHUNK, profile)}]
+    codecs = [{"name": "sharding_indexed", "configuration": _sharding(CHUNK, volume_codecs(profile))}]
     attributes = {"units": "HU", "long_name": "CT number"}
     return _array(shape, shard_shape(shape), "int16", fill_value, codecs, ("z", "y", "x"), attributes)
 
@@ -139,7 +156,7 @@ def pack_metadata(
     lesions: int, shape: tuple[int, ...], shard_lesions: int, fill_value: int, profile: str
 ) -> dict[str, Any]:
     """Give the Zarr v3 metadata of the voxels of a pack: (lesion, z, y, x), one chunk a lesion."""
-    codecs = [{"name": "sharding_indexed", "configuration": _sharding((1, *shape), profile)}]
+    codecs = [{"name": "sharding_indexed", "configuration": _sharding((1, *shape), pack_codecs(profile, shape))}]
     attributes = {"units": "HU", "long_name": "CT number"}
     axes = ("lesion", "z", "y", "x")
     return _array((lesions, *shape), (shard_lesions, *shape), "int16", fill_value, codecs, axes, attributes)
@@ -207,10 +224,20 @@ def check_root(attributes: dict[str, Any] | None, name: str) -> dict[str, Any]:
     return own
 
 
-def _sharding(chunk: tuple[int, ...], profile: str) -> dict[str, Any]:
+def _codecs(profile: str, block: tuple[int, ...]) -> list[dict[str, Any]]:
+    block_bytes = 2 * math.prod(block)
+    return [
+        {**codec, "configuration": {**codec["configuration"], "blocksize": block_bytes}}
+        if codec["name"] == "blosc"
+        else codec
+        for codec in PROFILES[profile]
+    ]
+
+
+def _sharding(chunk: tuple[int, ...], codecs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "chunk_shape": list(chunk),
-        "codecs": PROFILES[profile],
+        "codecs": codecs,
         "index_codecs": [LITTLE_ENDIAN, CRC32C],
         "index_location": "end",
     }

@@ -17,6 +17,7 @@ import numpy as np
 
 from lesionzarr._version import __version__
 from lesionzarr.errors import IntegrityError, StoreError
+from lesionzarr.geometry import Region, crop_start
 from lesionzarr.store import layout, shards
 
 if TYPE_CHECKING:
@@ -116,13 +117,13 @@ def write_volume(
     StoreError
         The store cannot be written; nothing of the volume is left behind.
     """
-    shards.encoder(layout.PROFILES[profile])
+    shards.encoder(layout.volume_codecs(profile))
     key = layout.volume_key(volume.volume_id)
     volume = replace(volume, grid=replace(volume.grid, shape=voxels.shape))
     # from here on, the volume does not exist until it is complete
     delete_volume(location, volume.volume_id)
     try:
-        checksum = _write_voxels(location, f"{key}/{layout.ARRAY}", voxels, profile)
+        checksum = _write_voxels(location, f"{key}/{layout.ARRAY}", voxels, profile, _lesion_regions(volume))
         _write_coordinates(location, key, volume)
         provenance = _provenance(volume, made_by, profile, checksum)
         write_group(location, volume, provenance)
@@ -235,7 +236,19 @@ def _provenance(volume: Volume, made_by: dict[str, Any], profile: str, checksum:
     }
 
 
-def _write_voxels(location: Location, key: str, voxels: NDArray[np.int16], profile: str) -> str:
+def _lesion_regions(volume: Volume) -> list[Region]:
+    """Give the voxels that a crop of the usual size takes round each lesion of a volume; they may leave it."""
+    regions = []
+    for lesion in volume.lesions:
+        if lesion.box is not None:
+            centred = zip(lesion.box.centre, layout.LESION_SIZE, strict=True)
+            z, y, x = (crop_start(centre, size) for centre, size in centred)
+            depth, rows, columns = layout.LESION_SIZE
+            regions.append(Region((z, y, x), (z + depth, y + rows, x + columns)))
+    return regions
+
+
+def _write_voxels(location: Location, key: str, voxels: NDArray[np.int16], profile: str, regions: list[Region]) -> str:
     fill_value = _padding(voxels)
     metadata = layout.hu_metadata(voxels.shape, fill_value, profile)
     shard_shape = layout.shard_shape(voxels.shape)
@@ -243,7 +256,8 @@ def _write_voxels(location: Location, key: str, voxels: NDArray[np.int16], profi
     for number, start in enumerate(range(0, len(voxels), shard_shape[0])):
         part = voxels[start : start + shard_shape[0]]
         digest.update(np.ascontiguousarray(part, dtype="<i2").data)
-        shard = shards.encode_shard(part, shard_shape, layout.CHUNK, fill_value, layout.PROFILES[profile])
+        order = shards.chunks_of_regions(regions, start, shard_shape, layout.CHUNK)
+        shard = shards.encode_shard(part, shard_shape, layout.CHUNK, fill_value, layout.volume_codecs(profile), order)
         location.write(f"{key}/c/{number}/0/0", shard)
     _write_json(location, f"{key}/{layout.GROUP_FILE}", metadata)
     return f"sha256:{digest.hexdigest()}"

@@ -107,7 +107,7 @@ def dataset(folder: Path, data: Path | None, table: str, copies: int) -> Path:
     return folder
 
 
-def make(  # noqa: PLR0913 - what is to be made
+def make(
     folder: Path,
     source: Path,
     kinds: Iterable[str],

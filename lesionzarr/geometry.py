@@ -17,6 +17,8 @@ from lesionzarr.errors import GeometryError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Affine = tuple[tuple[float, ...], ...]
+
 TOWARDS_LPS = {
     "right-to-left": 1.0,
     "left-to-right": -1.0,
@@ -38,6 +40,8 @@ class Grid:
     """Distance of neighbouring pixel centres along (z, y, x) in mm; None for a slice interval that is unknown."""
     orientation: tuple[str, str, str] | None = None
     """Anatomical direction in which the index grows along (z, y, x), in the words of OME-NGFF RFC-4."""
+    affine: Affine | None = None
+    """Three rows of four: index (z, y, x, 1) to LPS position (x, y, z) in mm; None where the source gives no origin."""
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:

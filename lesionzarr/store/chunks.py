@@ -118,7 +118,7 @@ class ChunkDecoder:
             return self._decode_each(places, lengths)
         headers = self._headers(places, lengths)
         if self._decompress and self._are_alike(headers):
-            return self._decode_blocks(places, headers, rows)
+            return self._decode_blocks(self._decompress, places, headers, rows)
         return self._decode_each(places, lengths)
 
     def _check(self, places: Ints, lengths: Ints) -> None:
@@ -140,7 +140,8 @@ class ChunkDecoder:
 
     def _take(self, places: Ints, size: int) -> NDArray[np.uint8]:
         """Give the bytes at some places, (place, size)."""
-        return self._buffer[places[:, None] + np.arange(size)]
+        taken: NDArray[np.uint8] = self._buffer[places[:, None] + np.arange(size)]
+        return taken
 
     def _are_alike(self, headers: NDArray[np.uint32]) -> bool:
         """Tell whether chunks differ in nothing but their content, and hold blocks of whole rows."""
@@ -172,7 +173,7 @@ class ChunkDecoder:
         head[:4] = headers[0, 0], expected, block_bytes, len(self._buffer)
         head[4:] = offsets
         self._buffer[: head.nbytes] = head.view(np.uint8)
-        if self._decompress(self._buffer.ctypes.data, self._decoded.ctypes.data, expected, 1) != expected:
+        if decompress(self._buffer.ctypes.data, self._decoded.ctypes.data, expected, 1) != expected:
             # one by one, to find which it is
             return self._decode_each(places, headers[:, 3].astype(np.int64))
         decoded = self._decoded[:expected].view(self._dtype).reshape(-1, *self._shape[1:])

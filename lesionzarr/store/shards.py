@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Encode = Callable[[Any], Any]
 
 
-def encode_shard(  # noqa: PLR0913 - as much as the format leaves open
+def encode_shard(
     voxels: NDArray[Any],
     shard_shape: tuple[int, ...],
     chunk_shape: tuple[int, ...],

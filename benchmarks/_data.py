@@ -1,4 +1,4 @@
-"""What the benchmarks read: a DeepLesion of any size, its volumes in every peer's format, and crops drawn from it."""
+"""What the benchmarks read: a DeepLesion of any size, its volumes in every peer's format, and crops of it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
+
+    from lesionzarr.store.catalog import Catalog
 
     Voxels = NDArray[np.int16]
     Triple = tuple[int, int, int]
 
 WINDOW = (-175, 275)
 """Of all crops, in HU."""
-POOL = {"9x128x128": 256, "3x64x64": 512, "9x512x512": 128}
-"""Crops that are drawn, by their size."""
+POOL = {"9x128x128": 256, "3x64x64": 256, "9x512x512": 128}
+"""Crops that are read, by their size; the largest number is that of the lesions of the dataset."""
 VOLUMES = ("one", "many")
 PROFILES = ("portable", "fast")
 
@@ -37,6 +38,8 @@ class Crop(NamedTuple):
     start: Triple
     """First voxel, which may lie outside of the volume."""
     size: Triple
+    lesion: str
+    """Id of the lesion in the middle; empty where the crop lies elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,22 @@ class Data:
         facts = json.loads((folder / "data.json").read_text())
         return cls(folder, {name: tuple(shape) for name, shape in facts["shapes"].items()}, facts["slices"])
 
-    def draws(self, size: str, volumes: str) -> tuple[list[Crop], list[int]]:
+    def crops(self, size: str, volumes: str) -> tuple[list[Crop], list[int]]:
         """Give the crops of a workload, and the CRC-32 of each when it is windowed."""
-        drawn = json.loads((self.folder / f"draws-{size}-{volumes}.json").read_text())
-        return [Crop(name, *map(tuple, places)) for name, *places in drawn["crops"]], drawn["checksums"]
+        chosen = json.loads((self.folder / f"crops-{size}-{volumes}.json").read_text())
+        crops = [
+            Crop(volume, tuple(centre), tuple(start), tuple(sides), lesion)
+            for volume, centre, start, sides, lesion in chosen["crops"]
+        ]
+        return crops, chosen["checksums"]
 
     def store(self, profile: str) -> Path:
         """Give the lesionzarr store of a profile."""
         return self.folder / f"{profile}.zarr"
+
+    def pack(self, profile: str, size: Triple) -> Path:
+        """Give the pack of a profile with crops of a size."""
+        return self.folder / f"{profile}-{'x'.join(map(str, size))}.pack"
 
     def path(self, kind: str, volume: str) -> Path:
         """Give the file of a volume in another format."""
@@ -81,7 +92,7 @@ def dataset(folder: Path, data: Path | None, table: str, copies: int) -> Path:
     table
         Its table.
     copies
-        How often its series are repeated; of a synthetic one, a quarter of its lesions.
+        How often its series are repeated; of a synthetic one, a quarter of its volumes.
 
     Returns
     -------
@@ -91,7 +102,14 @@ def dataset(folder: Path, data: Path | None, table: str, copies: int) -> Path:
     if data is None:
         from lesionzarr.samples import deeplesion
 
-        return deeplesion(folder, image_size=512, slices=37, lesions=4 * copies)
+        deeplesion(folder, image_size=512, slices=37, lesions=4 * copies)
+    else:
+        _repeat(folder, data, table, copies)
+    return folder
+
+
+def _repeat(folder: Path, data: Path, table: str, copies: int) -> None:
+    """Write a real dataset again and again under other patient numbers."""
     folder.mkdir()
     with (data / table).open(newline="") as file:
         header, *rows = list(csv.reader(file))
@@ -104,18 +122,53 @@ def dataset(folder: Path, data: Path | None, table: str, copies: int) -> Path:
                 patient = int(row[1]) + 1000 * copy
                 writer.writerow([f"{patient:06d}{row[0][6:]}", patient, *row[2:]])
                 _copy(data / "Images_png" / row[0][:12], folder / "Images_png" / f"{patient:06d}{row[0][6:12]}")
-    return folder
+
+
+def spread_lesions(source: Path, positions: Path | None) -> None:
+    """Give the volumes of a dataset as many lesions as crops are read, each at a place drawn for it.
+
+    Parameters
+    ----------
+    source
+        The dataset, whose table is written anew.
+    positions
+        Table of DeepLesion; its lesions say where in the volumes lesions lie. None for those of the dataset.
+    """
+    table = source / "DL_info.csv"
+    places = _places(positions or table)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    volumes = list({(row["File_name"][:12], row["Slice_range"]): row for row in rows}.values())
+    rng = np.random.default_rng(0)
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for _ in range(max(POOL.values())):
+            row, place = volumes[rng.integers(len(volumes))], places[rng.integers(len(places))]
+            writer.writerow(_moved(row, place.tolist()))
+
+
+def _moved(row: dict[str, str], place: list[float]) -> dict[str, str]:
+    """Give a row whose lesion lies at a relative (z, y, x), but inside of the slice."""
+    first, last = _numbers(row["Slice_range"])
+    sides = _numbers(row["Image_size"])
+    box = _numbers(row["Bounding_boxes"])
+    key = round(first + place[0] * (last - first))
+    shift = [
+        min(max(place[2 - axis] * side + 1 - (low + high) / 2, 1 - low), side - high)
+        for axis, (side, low, high) in enumerate(zip(sides, box[:2], box[2:], strict=True))
+    ]
+    cells = {
+        name: ", ".join(f"{number + shift[place % 2]:g}" for place, number in enumerate(_numbers(row[name])))
+        for name in ("Bounding_boxes", "Measurement_coordinates")
+    }
+    return {**row, **cells, "File_name": f"{row['File_name'][:12]}_{key:03d}.png", "Key_slice_index": f"{key}"}
 
 
 def make(
-    folder: Path,
-    source: Path,
-    kinds: Iterable[str],
-    positions: Path | None,
-    sizes: Sequence[str],
-    profiles: Sequence[str] = PROFILES,
+    folder: Path, source: Path, kinds: Iterable[str], sizes: Sequence[str], profiles: Sequence[str] = PROFILES
 ) -> None:
-    """Convert a DeepLesion to stores and to the formats of the peers, and draw crops.
+    """Convert a DeepLesion to stores and to the formats of the peers, and choose crops.
 
     Parameters
     ----------
@@ -125,8 +178,6 @@ def make(
         The DeepLesion.
     kinds
         Formats, from `KINDS`.
-    positions
-        Table of DeepLesion whose lesions give the relative positions; None for the lesions of the store.
     sizes
         Of crops, from `POOL`.
     profiles
@@ -145,10 +196,16 @@ def make(
     (folder / "data.json").write_text(json.dumps({"shapes": shapes, "slices": slices}))
     data = Data.load(folder)
     _write_formats(data, {row["volume_id"]: row["voxels"] for row in table}, {"npy", *kinds})
-    places = _places(positions) if positions else _own_places(catalog.lesions, shapes)
+    centres = _centres(catalog)
     for size in sizes:
+        depth, rows, columns = map(int, size.split("x"))
+        for profile in profiles:
+            opened = lesionzarr.open(folder / f"{profile}.zarr")
+            lesionzarr.pack(
+                opened, data.pack(profile, (depth, rows, columns)), size=(depth, rows, columns), profile=profile
+            )
         for volumes in VOLUMES:
-            _draw(data, places, size, volumes)
+            _choose(data, centres, size, volumes)
 
 
 def overlap(crop: Crop, shape: Triple) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
@@ -217,33 +274,33 @@ def _numbers(cell: str) -> list[float]:
     return [float(number) for number in cell.split(",")]
 
 
-def _own_places(lesions: pd.DataFrame, shapes: dict[str, Triple]) -> NDArray[np.float64]:
-    """Give the relative (z, y, x) of a store's lesions, many times, each moved a little."""
-    known = lesions.dropna(subset=["key_z", "x0"])
-    centres = np.stack([known["key_z"], (known["y0"] + known["y1"]) / 2, (known["x0"] + known["x1"]) / 2], axis=1)
-    places = centres.astype(np.float64) / np.array([shapes[volume] for volume in known["volume_id"]])
-    rng = np.random.default_rng(1)
-    return np.clip(np.repeat(places, 32, axis=0) + rng.normal(0, 0.03, (32 * len(places), 3)), 0, 1)
+def _centres(catalog: Catalog) -> list[tuple[str, Triple, str]]:
+    """Give volume, centre and id of the lesions of a store, shuffled."""
+    centres = []
+    for lesion in catalog.find_lesions(list(catalog.lesions.index)):
+        if lesion.box:
+            z, y, x = map(round, lesion.box.centre)
+            centres.append((lesion.volume_id, (z, y, x), lesion.lesion_id))
+    return [centres[number] for number in np.random.default_rng(1).permutation(len(centres))]
 
 
-def _draw(data: Data, places: NDArray[np.float64], size: str, volumes: str) -> None:
+def _choose(data: Data, centres: list[tuple[str, Triple, str]], size: str, volumes: str) -> None:
+    """Write which crops are read: at the lesions, or, of one volume, where those of all lie in their own."""
     from lesionzarr.geometry import crop_start
 
-    rng = np.random.default_rng(0)
     depth, rows, columns = map(int, size.split("x"))
     sides = depth, rows, columns
-    names = list(data.shapes) if volumes == "many" else [max(data.shapes, key=lambda name: data.shapes[name])]
-    drawn, checksums = [], []
-    for _ in range(POOL[size]):
-        volume = names[rng.integers(len(names))]
-        shape = data.shapes[volume]
-        place = places[rng.integers(len(places))]
-        z, y, x = (round(float(part) * (extent - 1)) for part, extent in zip(place, shape, strict=True))
+    largest = max(data.shapes, key=lambda name: data.shapes[name])
+    chosen, checksums = [], []
+    for name, (at, y, x), lesion in centres[: POOL[size]]:
+        volume, z = name, at
+        if volumes == "one":
+            volume, z = largest, round(at * (data.shapes[largest][0] - 1) / max(data.shapes[name][0] - 1, 1))
         start = crop_start(z, depth), crop_start(y, rows), crop_start(x, columns)
-        drawn.append(Crop(volume, (z, y, x), start, sides))
-        checksums.append(_checksum(data, drawn[-1]))
-    path = data.folder / f"draws-{size}-{volumes}.json"
-    path.write_text(json.dumps({"crops": drawn, "checksums": checksums}))
+        chosen.append(Crop(volume, (z, y, x), start, sides, lesion if volume == name and z == at else ""))
+        checksums.append(_checksum(data, chosen[-1]))
+    path = data.folder / f"crops-{size}-{volumes}.json"
+    path.write_text(json.dumps({"crops": chosen, "checksums": checksums}))
 
 
 def _checksum(data: Data, crop: Crop) -> int:

@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 
 LOW, HIGH = WINDOW
 SCALE = np.float32(255 / (HIGH - LOW))
+SLAB_VOXELS = 128 * 1024
 
 
 def window(hu: NDArray[np.int16], out: NDArray[np.uint8]) -> None:
-    """Map HU to grey levels, as quickly as numpy can."""
-    clipped = np.clip(hu, np.int16(LOW), np.int16(HIGH))
-    above = np.subtract(clipped, np.int16(LOW), out=clipped.view(np.uint16), dtype=np.uint16, casting="unsafe")
-    np.multiply(above, SCALE, out=out, casting="unsafe", dtype=np.float32)
+    """Map HU to grey levels, as quickly as numpy can: slab by slab, and each conversion by itself."""
+    rows = max(1, SLAB_VOXELS * len(hu) // max(hu.size, 1))
+    for first in range(0, len(hu), rows):
+        clipped = np.clip(hu[first : first + rows], np.int16(LOW), np.int16(HIGH))
+        clipped -= np.int16(LOW)
+        grey = clipped.astype(np.float32)
+        grey *= SCALE
+        out[first : first + rows] = grey
 
 
 class Peer(ABC):  # noqa: B024 - a peer fills either `read` or `batch`
@@ -45,6 +50,8 @@ class Peer(ABC):  # noqa: B024 - a peer fills either `read` or `batch`
     """Called from one thread, since it has threads of its own and is slower when called from several."""
     mapped: ClassVar[bool] = False
     """Reads by mapped memory, where requests and bytes cannot be counted."""
+    anywhere: ClassVar[bool] = True
+    """False for one that holds crops round lesions alone."""
     delivers: ClassVar[bool] = True
     """False for a limit that delivers no crops."""
 
@@ -55,7 +62,7 @@ class Peer(ABC):  # noqa: B024 - a peer fills either `read` or `batch`
 
     def __init__(self, data: Data, threads: int, profile: str) -> None:
         self.data, self.threads, self.profile = data, threads, profile
-        self._handles: dict[str, Any] = {}
+        self._handles: dict[Any, Any] = {}
         self._pool = ThreadPoolExecutor(threads) if threads > 1 and not self.alone else None
 
     def batch(self, crops: Sequence[Crop], out: NDArray[np.uint8]) -> None:

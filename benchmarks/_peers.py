@@ -8,6 +8,7 @@ from _peers_files import Blosc2, Dicom, Monai, Nifti, NiftiGz, NnUnet, Npy, Png,
 from _peers_stores import (
     BareDecode,
     Lesionzarr,
+    LesionzarrPacked,
     Tensorstore,
     TensorstoreBatched,
     XarrayDask,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 PEERS: dict[str, type[Peer]] = {
     "lesionzarr": Lesionzarr,
+    "lesionzarr, packed": LesionzarrPacked,
     "bare decode": BareDecode,
     "npy mmap": Npy,
     "blosc2, equal": Blosc2,
@@ -40,5 +42,5 @@ PEERS: dict[str, type[Peer]] = {
 }
 """In the order of the table."""
 
-BY_PROFILE = (Lesionzarr, BareDecode, Blosc2, TensorstoreBatched, Zarrs)
+BY_PROFILE = (Lesionzarr, LesionzarrPacked, BareDecode, Blosc2, TensorstoreBatched, Zarrs)
 """Measured on every profile of the store; others on the first, or on a format of their own."""

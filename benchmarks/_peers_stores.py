@@ -63,6 +63,29 @@ class Lesionzarr(Peer):
         return self._moved[crop]
 
 
+class LesionzarrPacked(Peer):
+    """`read_batch` of this package, on a pack of the lesions."""
+
+    packages = ("lesionzarr",)
+    anywhere = False
+
+    def prepare(self, volumes: Iterable[str]) -> None:
+        """Nothing: shards are opened by the passes before the clock runs."""
+
+    def batch(self, crops: Sequence[Crop], out: NDArray[np.uint8]) -> None:
+        """Read lesions."""
+        reader = self._reader(crops[0].size)
+        reader.read_batch([crop.lesion for crop in crops], out=out[:, None], threads=self.threads)
+
+    def _reader(self, size: tuple[int, int, int]) -> Any:
+        import lesionzarr
+
+        if size not in self._handles:
+            pack = lesionzarr.open_pack(self.data.pack(self.profile, size))
+            self._handles[size] = lesionzarr.PackReader(pack, window=WINDOW)
+        return self._handles[size]
+
+
 class BareDecode(Peer):
     """The limit: every chunk of a batch read, checked and decoded once, by numcodecs; nothing is planned or copied."""
 

@@ -4,8 +4,9 @@
     python benchmarks/crops.py --quick
 
 FOLDER is a DeepLesion with a table `--csv`; its series are repeated under other patient numbers. Without it a synthetic
-one is made. Crops lie at the relative positions of the lesions of the table `--positions`, or near the lesions of the
-store. Every row runs in a process of its own, rows take turns, and medians are printed. Files are in the page cache.
+one is made. Lesions are spread over its volumes as those of the table `--positions` lie in theirs, or as its own do,
+and crops are read round them. Every row runs in a process of its own, rows take turns, and medians are printed. Files
+are in the page cache, but with `--cold`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
-from _data import POOL, PROFILES, VOLUMES, Data, dataset, make
+from _data import POOL, PROFILES, VOLUMES, Data, dataset, make, spread_lesions
 from _peers import BY_PROFILE, PEERS
+
+if TYPE_CHECKING:
+    from _data import Crop
+    from _peer import Peer
+    from numpy.typing import NDArray
 
 PACKAGES = (
     *("lesionzarr", "numpy", "numcodecs", "zarr", "zarrs", "tensorstore", "blosc2", "xarray", "dask", "nibabel"),
@@ -83,14 +89,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = dataset(folder / "source", arguments.data, arguments.csv, arguments.copies)
+        spread_lesions(source, arguments.positions)
         kinds = {kind for row in rows if (kind := PEERS[row.peer].needs(row.profile))}
-        make(folder, source, kinds, arguments.positions, sorted({scenario.size for scenario in scenarios}))
+        make(folder, source, kinds, sorted({scenario.size for scenario in scenarios}))
         _print_head(folder, missing)
         for number, scenario in enumerate(scenarios):
-            found: dict[Row, list[dict[str, Any]]] = {row: [] for row in rows}
+            able = [row for row in rows if PEERS[row.peer].anywhere or scenario.volumes == "many"]
+            found: dict[Row, list[dict[str, Any]]] = {row: [] for row in able}
             for _ in range(arguments.repeats):
-                for row in rows:
-                    found[row].append(_run(folder, row, scenario, arguments.seconds))
+                for row in able:
+                    found[row].append(_run(folder, row, scenario, arguments.seconds, cold=arguments.cold))
             _print(scenario, found)
             if arguments.chart and not number:
                 _draw(arguments.chart, scenario, found)
@@ -108,6 +116,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of each measurement; default: 1, or 0.5 with --quick")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME", help="default: all")
     parser.add_argument("--quick", action="store_true", help=f"only {QUICK.title}")
+    parser.add_argument(
+        "--cold", action="store_true", help="drop the files from the page cache; each crop is read once"
+    )
     parser.add_argument("--chart", type=Path, help="a PNG to draw the first table to")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # of the processes that measure
     arguments = parser.parse_args()
@@ -136,8 +147,8 @@ def _installed(package: str) -> bool:
     return not name or hasattr(importlib.import_module(module), name)
 
 
-def _run(folder: Path, row: Row, scenario: Scenario, seconds: float) -> dict[str, Any]:
-    work = {"folder": str(folder), "seconds": seconds, **row._asdict(), **scenario._asdict()}
+def _run(folder: Path, row: Row, scenario: Scenario, seconds: float, *, cold: bool) -> dict[str, Any]:
+    work = {"folder": str(folder), "seconds": seconds, "cold": cold, **row._asdict(), **scenario._asdict()}
     command = [sys.executable, __file__, "--row", json.dumps(work)]
     # threads of libraries that take their number from the environment
     environment = {**os.environ, "RAYON_NUM_THREADS": str(scenario.threads), "OMP_NUM_THREADS": "1"}
@@ -150,16 +161,26 @@ def _run(folder: Path, row: Row, scenario: Scenario, seconds: float) -> dict[str
     return result
 
 
-def _measure(
-    *, folder: str, seconds: float, peer: str, profile: str, size: str, volumes: str, batch: int, threads: int
+def _measure(  # noqa: PLR0913 - what a process is asked for
+    *,
+    folder: str,
+    seconds: float,
+    cold: bool,
+    peer: str,
+    profile: str,
+    size: str,
+    volumes: str,
+    batch: int,
+    threads: int,
 ) -> dict[str, Any]:
     kind = PEERS[peer]
     for package in kind.packages:
         importlib.import_module(package.partition(":")[0])
     data = Data.load(Path(folder))
-    crops, checksums = data.draws(size, volumes)
+    crops, checksums = data.crops(size, volumes)
     step = min(batch, kind.most)
     out = np.empty((step, *crops[0].size), dtype=np.uint8)
+    batches = [tuple(crops[at : at + step]) for at in range(0, len(crops) - step + 1, step)]
 
     began = time.perf_counter()
     reader = kind(data, threads, profile)
@@ -167,25 +188,20 @@ def _measure(
     first = time.perf_counter() - began
 
     reader.prepare({crop.volume for crop in crops})
-    batches = [tuple(crops[at : at + step]) for at in range(0, len(crops) - step + 1, step)]
-    began = time.perf_counter()
-    for number, asked in enumerate(batches):
-        out[...] = 1
-        reader.batch(asked, out)
-        expected = checksums[number * step : (number + 1) * step]
-        if kind.delivers and [crc32(crop.data) for crop in out] != expected:
-            raise SystemExit("its voxels differ from the source")
-        if time.perf_counter() - began > seconds:
-            break
-
+    if cold:
+        _drop_from_cache(Path(folder))
+    else:
+        _compare(reader, batches, checksums, out, seconds)
     done, before = 0, _reads()
     cpu, began = time.process_time(), time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    while time.perf_counter() - began < seconds and not (cold and done == step * len(batches)):
         asked = batches[done // step % len(batches)]
         reader.batch(asked, out)
         done += step
     taken, cpu = time.perf_counter() - began, time.process_time() - cpu
     after = _reads()
+    if cold:
+        _compare(reader, batches, checksums, out, seconds)
     read = [(a - b) / done for a, b in zip(after, before, strict=True)] if after and before and not kind.mapped else []
     return {
         "rate": done / taken,
@@ -194,6 +210,31 @@ def _measure(
         "peak_mb": _peak() / 1e6,
         "first_ms": 1000 * first,
     }
+
+
+def _compare(
+    reader: Peer, batches: list[tuple[Crop, ...]], checksums: list[int], out: NDArray[np.uint8], seconds: float
+) -> None:
+    """Read batches for a while, and compare every crop with the source."""
+    began = time.perf_counter()
+    for number, asked in enumerate(batches):
+        out[...] = 1
+        reader.batch(asked, out)
+        expected = checksums[number * len(out) : (number + 1) * len(out)]
+        if reader.delivers and [crc32(crop.data) for crop in out] != expected:
+            raise SystemExit("its voxels differ from the source")
+        if time.perf_counter() - began > seconds:
+            break
+
+
+def _drop_from_cache(folder: Path) -> None:
+    """Ask the system to forget the content of files, which it does for all that nobody holds mapped."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            file = os.open(path, os.O_RDONLY)
+            os.fsync(file)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
 
 
 def _reads() -> tuple[int, int] | None:

@@ -2,7 +2,8 @@
 
     python benchmarks/layout.py [--data FOLDER --csv NAME] [--positions CSV] [--copies 20] [--only TEXT]
 
-FOLDER is a DeepLesion with a table `--csv`, as in ``crops.py``. Every layout is written and read in processes of its own.
+FOLDER is a DeepLesion with a table `--csv`, as in ``crops.py``. Each layout is written and read in processes of its
+own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _data import POOL, Data, dataset, make
+from _data import POOL, Data, dataset, make, spread_lesions
 from _peers import PEERS
 from _peers_stores import Lesionzarr
 
@@ -78,6 +79,7 @@ def main() -> None:
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     with tempfile.TemporaryDirectory() as name:
         source = dataset(Path(name) / "source", arguments.data, arguments.csv, arguments.copies)
+        spread_lesions(source, arguments.positions)
         for layout in LAYOUTS:
             if arguments.only in " | ".join(layout.cells):
                 print(f"| {' | '.join([*layout.cells, *_row(source, layout, arguments)])} |", flush=True)
@@ -98,7 +100,7 @@ def _arguments() -> argparse.Namespace:
 
 def _row(source: Path, layout: Layout, arguments: argparse.Namespace) -> list[str]:
     folder = source.parent / "layout"
-    written = _run("write", layout, folder=str(folder), source=str(source), positions=str(arguments.positions or ""))
+    written = _run("write", layout, folder=str(folder), source=str(source))
     cells = [f"{written['ratio']:.2f}", f"{written['rate'] / 1e6:.0f}"]
     for size in POOL:
         work = {"folder": str(folder), "size": size, "seconds": arguments.seconds}
@@ -127,7 +129,7 @@ def _measure(*, task: str, layout: list[Any], **work: Any) -> dict[str, float]:
     return _write(Layout(tuple(chunk), *codec), **work)
 
 
-def _write(layout: Layout, *, folder: str, source: str, positions: str) -> dict[str, float]:
+def _write(layout: Layout, *, folder: str, source: str) -> dict[str, float]:
     from lesionzarr.store import layout as format_
     from lesionzarr.store.shards import encode_shard
 
@@ -135,7 +137,7 @@ def _write(layout: Layout, *, folder: str, source: str, positions: str) -> dict[
     settings = {"cname": layout.codec, "clevel": layout.level, "shuffle": layout.shuffle, "typesize": 2}
     format_.PROFILES["portable"][1]["configuration"] = settings
     Path(folder).mkdir()
-    make(Path(folder), Path(source), (), Path(positions) if positions else None, list(POOL), ("portable",))
+    make(Path(folder), Path(source), (), list(POOL), ("portable",))
     data = Data.load(Path(folder))
     stored = sum(path.stat().st_size for path in data.store("portable").glob("volumes/*/hu/c/*/0/0"))
     voxels = np.load(data.path("npy", max(data.shapes, key=lambda name: data.shapes[name])))[: format_.SHARD_SLICES]
@@ -148,7 +150,7 @@ def _write(layout: Layout, *, folder: str, source: str, positions: str) -> dict[
 
 def _read(*, folder: str, size: str, seconds: float, peer: str) -> dict[str, float]:
     data = Data.load(Path(folder))
-    crops, _ = data.draws(size, "many")
+    crops, _ = data.crops(size, "many")
     out = np.empty((BATCH, *crops[0].size), dtype=np.uint8)
     reader = PEERS[peer](data, THREADS, "portable")
     batches = [tuple(crops[at : at + BATCH]) for at in range(0, len(crops), BATCH)]

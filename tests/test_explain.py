@@ -10,6 +10,7 @@ import pytest
 import lesionzarr
 from lesionzarr.errors import SettingError
 from lesionzarr.readers._cache import ChunkCache
+from lesionzarr.store import layout
 
 
 def corner(catalog, z=0, y=0, x=0):
@@ -22,11 +23,32 @@ def test_a_crop_inside_one_chunk_costs_one_request(sample_store):
     catalog = lesionzarr.open(sample_store)
     told = lesionzarr.CropReader(catalog, size=(1, 8, 8)).explain(corner(catalog, 3, 20, 20))
     assert (told.images, told.volumes, told.shards, told.chunks, told.requests) == (1, 1, 1, 1, 1)
-    # one row of a chunk of (8, 64, 64) int16 is decoded for a crop of 8 x 8
-    assert (told.decoded_bytes, told.wanted_bytes) == (64 * 64 * 2, 8 * 8 * 2)
-    assert told.waste == 64
+    # a chunk of (8, 64, 64) int16 is decoded for a crop of 8 x 8
+    assert (told.decoded_bytes, told.wanted_bytes) == (8 * 64 * 64 * 2, 8 * 8 * 2)
+    assert told.waste == 512
     assert 0 < told.read_bytes < 8 * 64 * 64 * 2
     assert told.seconds is None
+
+
+def test_of_a_chunk_only_the_blocks_that_are_wanted_are_decoded(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "BLOCK_SLICES", 2)
+    lesionzarr.convert("deeplesion", sample, tmp_path / "s.zarr")
+    catalog = lesionzarr.open(tmp_path / "s.zarr")
+    lesion = corner(catalog, 3, 20, 20)
+    reader = lesionzarr.CropReader(catalog, size=(3, 8, 8))
+    # slices 2, 3 and 4 lie in two of the four blocks
+    assert reader.explain(lesion).decoded_bytes == 4 * 64 * 64 * 2
+    whole = catalog.volume(lesion.volume_id).hu.values
+    np.testing.assert_array_equal(reader.read(lesion).image[0], whole[2:5, 16:24, 16:24])
+
+
+def test_one_request_brings_the_chunks_of_a_lesion(real_store):
+    catalog = lesionzarr.open(real_store)
+    for lesion in catalog.find_lesions(list(catalog.lesions.index)):
+        reader = lesionzarr.CropReader(catalog)
+        told = reader.explain(lesion)
+        assert told.chunks > 4
+        assert told.requests == told.shards
 
 
 def test_lesions_that_share_chunks_pay_for_them_once(sample_store):

@@ -24,10 +24,11 @@ import lesionzarr
 from lesionzarr.cli import main
 from lesionzarr.converters.deeplesion import DeepLesion
 from lesionzarr.errors import IntegrityError, NotFoundError, SettingError, SourceError, StoreError
+from lesionzarr.geometry import Region
 from lesionzarr.lesion import COLUMNS, Lesion
 from lesionzarr.store import layout
 from lesionzarr.store.location import open_location
-from lesionzarr.store.shards import encode_shard
+from lesionzarr.store.shards import chunks_of_regions, encode_shard
 from lesionzarr.store.writer import create_store, write_volume
 
 DESCRIPTION = {"source": "deeplesion", "title": "", "licence": "", "citation": ""}
@@ -223,6 +224,48 @@ def test_shards_of_any_shape_are_read_equal_by_zarr_and_tensorstore(tmp_path_fac
     (path / "c/0/0/0").write_bytes(encode_shard(voxels, shard, chunk, -1024, codecs))
     np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], voxels)
     np.testing.assert_array_equal(tensorstore_read(path), voxels)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    starts=st.lists(st.tuples(st.integers(-9, 40), st.integers(-30, 90), st.integers(-30, 90)), max_size=4),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 60), st.integers(1, 60)),
+    first=st.sampled_from([0, 8, 16]),
+)
+def test_the_chunks_of_a_region_come_first_each_once_and_in_order(starts, size, first):
+    shard, chunk = (16, 96, 80), (4, 32, 16)
+    regions = [Region(start, tuple(a + b for a, b in zip(start, size, strict=True))) for start in starts]
+    found = chunks_of_regions(regions, first, shard, chunk)
+    assert len(found) == len(set(found))
+    expected = []
+    for number in range(4 * 3 * 5):
+        z, y, x = number // 15, number // 5 % 3, number % 5
+        low = (first + 4 * z, 32 * y, 16 * x)
+        touches = [
+            all(a < c + d and c < b for a, b, c, d in zip(region.start, region.stop, low, chunk, strict=True))
+            for region in regions
+        ]
+        if any(touches):
+            expected.append((touches.index(True), number))
+    assert found == [number for _, number in sorted(expected)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.lists(st.integers(0, 7), unique=True))
+def test_a_shard_reads_the_same_in_any_order_of_its_chunks(tmp_path_factory, order):
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (4, 8, 6), dtype=np.int16)
+    codecs = layout.volume_codecs("portable")
+    metadata = layout.hu_metadata((4, 8, 6), -1024, "portable")
+    metadata["chunk_grid"]["configuration"]["chunk_shape"] = [4, 8, 6]
+    metadata["codecs"][0]["configuration"]["chunk_shape"] = [2, 4, 3]
+    path = tmp_path_factory.mktemp("array")
+    (path / "c/0/0").mkdir(parents=True)
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    data = encode_shard(voxels, (4, 8, 6), (2, 4, 3), -1024, codecs, order)
+    (path / "c/0/0/0").write_bytes(data)
+    np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], voxels)
+    offsets = np.frombuffer(data[-4 - 16 * 8 : -4], dtype="<u8").reshape(-1, 2)[:, 0]
+    assert np.argsort(offsets).tolist() == [*order, *(number for number in range(8) if number not in order)]
 
 
 def test_volumes_of_more_than_one_shard_are_whole(tmp_path):

@@ -45,8 +45,8 @@ class ChunkPlan:
     def spans(self, first: int, last: int) -> Iterator[tuple[int, int, int, int]]:
         """Give array, object, first and last chunk of every stretch of chunks of one object, within some chunks."""
         volume, shard = self.volume[first:last], self.shard[first:last]
-        ends = (np.flatnonzero(np.diff(shard) | np.diff(volume)) + first + 1).tolist()
-        for a, b in pairwise([first, *ends, last]):
+        changes = (shard[1:] != shard[:-1]) | (volume[1:] != volume[:-1])
+        for a, b in pairwise([first, *(changes.nonzero()[0] + first + 1).tolist(), last]):
             if a < b:
                 yield int(self.volume[a]), int(self.shard[a]), a, b
 
@@ -89,9 +89,10 @@ def plan_chunks(layouts: Sequence[ArrayLayout], volume: Ints, start: Ints, stop:
     order, begin = _group(region, volume[region], shard, inner)
     region, low, high, corner = region[order], low[order], high[order], corner[order]
     lead = order[begin[:-1]]
+    origin = start[region]
     return ChunkPlan(
         region=region,
-        boxes=np.hstack([low - corner, high - corner, low - start[region], high - start[region]]),
+        boxes=np.concatenate([low - corner, high - corner, low - origin, high - origin], axis=1),
         pairs=begin,
         volume=volume[region[begin[:-1]]],
         shard=shard[lead],
@@ -121,7 +122,7 @@ def merge_ranges(entries: Ints, owner: Ints, gap: int, limit: int) -> Ints:
     """
     offset, end = entries[:, 0], entries.sum(axis=1)
     apart = offset[1:] - end[:-1]
-    begin = np.flatnonzero((apart < 0) | (apart > gap) | (owner[1:] != owner[:-1])) + 1
+    begin = ((apart < 0) | (apart > gap) | (owner[1:] != owner[:-1])).nonzero()[0] + 1
     begin = np.concatenate([[0], begin, [len(entries)]]) if len(entries) else np.zeros(1, dtype=np.int64)
     if not (end[begin[1:] - 1] - offset[begin[:-1]] > limit).any():
         return begin

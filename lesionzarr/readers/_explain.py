@@ -29,7 +29,7 @@ class Explanation:
     read_bytes: int
     """Bytes of those reads."""
     decoded_bytes: int
-    """Bytes of the rows that are decoded."""
+    """Bytes that are decoded: of each chunk the blocks that hold what is wanted."""
     wanted_bytes: int
     """Bytes of the voxels that the images show."""
     seconds: float | None = None
@@ -57,8 +57,13 @@ def explain(fetcher: Fetcher, regions: Regions) -> Explanation:
     """
     plan = plan_chunks(regions.layouts, regions.volume, regions.start, regions.stop)
     requests, read_bytes = fetcher.costs(plan, regions)
-    row_bytes = np.array([layout.row_bytes for layout in regions.layouts])
-    items = np.array([layout.dtype.itemsize for layout in regions.layouts])
+    layouts = regions.layouts
+    row_bytes, block_rows, items = (
+        np.array(column, dtype=np.int64)
+        for column in zip(*((each.row_bytes, each.block_rows, each.dtype.itemsize) for each in layouts), strict=True)
+    )
+    block, (first, last) = block_rows[plan.volume], plan.rows.T
+    decoded_rows = (-(-last // block) - first // block) * block
     return Explanation(
         images=len(regions.volume),
         volumes=len(np.unique(plan.volume)),
@@ -66,6 +71,6 @@ def explain(fetcher: Fetcher, regions: Regions) -> Explanation:
         chunks=len(plan.inner),
         requests=requests,
         read_bytes=read_bytes,
-        decoded_bytes=int(((plan.rows[:, 1] - plan.rows[:, 0]) * row_bytes[plan.volume]).sum()),
+        decoded_bytes=int((decoded_rows * row_bytes[plan.volume]).sum()),
         wanted_bytes=int(((regions.stop - regions.start).prod(axis=1) * items[regions.volume]).sum()),
     )

@@ -173,6 +173,8 @@ class Fetcher:
         array = spans[0].shard.array
         wanted = [self._wanted(plan, span, parts) for span in spans]
         number, owner, entries = self._locate(plan, spans, wanted)
+        if not len(number):
+            return
         # a chunk that is kept is kept whole
         rows = np.tile([0, array.chunk[0]], (len(number), 1)) if self.cache else plan.rows[number]
         decoder = self._decoder(array)
@@ -189,11 +191,9 @@ class Fetcher:
 
     def _locate(self, plan: ChunkPlan, spans: list[Span], wanted: list[Ints]) -> tuple[Ints, Ints, Ints]:
         """Give number, number of the span, and offset and length of the wanted chunks, in their order in the file."""
-        number = np.concatenate(wanted)
-        owner = np.repeat(np.arange(len(spans)), [len(some) for some in wanted])
-        entries = np.concatenate(
-            [self._shards.entries(span.shard, plan.inner[some]) for span, some in zip(spans, wanted, strict=True)]
-        )
+        found = [self._shards.entries(span.shard, plan.inner[some]) for span, some in zip(spans, wanted, strict=True)]
+        number, entries = np.concatenate(wanted), np.concatenate(found)
+        owner = np.arange(len(spans)).repeat([len(some) for some in wanted])
         order = np.lexsort((entries[:, 0], owner))
         return number[order], owner, entries[order]
 
@@ -217,17 +217,20 @@ class Fetcher:
         """Read chunks into the room of a decoder, so many at a time; give which, and their places."""
         begin, starts, sizes = self._ranges(entries, owner)
         blobs = [self._shards.open(span.shard).blob for span in spans]
-        load = (np.cumsum(sizes) - sizes) // REQUEST_BYTES
-        for a, b in pairwise([0, *(np.flatnonzero(np.diff(load)) + 1).tolist(), len(sizes)]):
-            bases = np.cumsum(sizes[a:b]) - sizes[a:b]
+        ends = sizes.cumsum()
+        load = (ends - sizes) // REQUEST_BYTES
+        for a, b in pairwise([0, *((load[1:] != load[:-1]).nonzero()[0] + 1).tolist(), len(sizes)]):
+            bases = ends[a:b] - sizes[a:b]
+            bases -= bases[0]
             room = decoder.room(int(sizes[a:b].sum()))
             owners = owner[begin[a:b]].tolist()
             for of, start, base, size in zip(
                 owners, starts[a:b].tolist(), bases.tolist(), sizes[a:b].tolist(), strict=True
             ):
                 blobs[of].read_into(start, room[base : base + size])
-            part = slice(*begin[[a, b]].tolist())
-            yield part, entries[part, 0] + np.repeat(bases - starts[a:b], np.diff(begin[a : b + 1]))
+            part = slice(int(begin[a]), int(begin[b]))
+            counts = begin[a + 1 : b + 1] - begin[a:b]
+            yield part, entries[part, 0] + (bases - starts[a:b]).repeat(counts)
 
     def _ranges(self, entries: Ints, owner: Ints) -> tuple[Ints, Ints, Ints]:
         """Give which chunks begin a request, and the first byte and the bytes of each."""
@@ -275,10 +278,12 @@ def _runs(plan: ChunkPlan, regions: Regions, threads: int) -> list[tuple[int, in
     chunks = len(plan.owner)
     if not chunks:
         return []
-    sizes = np.array([array.chunk[0] * array.row_bytes for array in regions.layouts])[plan.volume]
-    done = np.cumsum(sizes)
+    sizes = [array.chunk[0] * array.row_bytes for array in regions.layouts]
+    if threads == 1 and chunks * max(sizes) <= RUN_BYTES:
+        return [(0, chunks)]
+    done = np.array(sizes)[plan.volume].cumsum()
     runs = max(threads, -(-int(done[-1]) // RUN_BYTES))
-    ends = np.append(np.flatnonzero(np.diff(plan.owner)) + 1, chunks)
+    ends = np.append((plan.owner[1:] != plan.owner[:-1]).nonzero()[0] + 1, chunks)
     if len(ends) < threads:
         ends = np.arange(1, chunks + 1)
     wanted = np.arange(1, runs + 1) * (int(done[-1]) / runs)

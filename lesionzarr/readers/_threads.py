@@ -30,6 +30,9 @@ def run_all(work: Callable[[T], None], items: Sequence[T], threads: int) -> None
     threads
         Most calls at a time.
     """
+    if len(items) == 1:
+        work(items[0])
+        return
     waiting = iter(items)
     failed = False
 

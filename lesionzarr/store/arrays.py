@@ -35,6 +35,8 @@ class ArrayLayout:
     """Shape of what is stored as one object; equal to `chunk` where the array is not sharded."""
     compressor: str | None
     """``blosc``, ``zstd`` or None."""
+    block_bytes: int
+    """Of a decoded chunk, what ``blosc`` decodes at once; 0 where that is not told, or all of it."""
     checked: bool
     """Every chunk ends in a CRC-32C."""
     indexed: bool
@@ -67,6 +69,12 @@ class ArrayLayout:
     def row_bytes(self) -> int:
         """Size of one row, along the first axis, of a decoded chunk."""
         return math.prod(self.chunk[1:]) * self.dtype.itemsize
+
+    @property
+    def block_rows(self) -> int:
+        """Rows, along the first axis, of what is decoded at once: all of a chunk, where that is not told."""
+        rows, rest = divmod(self.block_bytes, self.row_bytes)
+        return rows if rows and not rest and not self.chunk[0] % rows else self.chunk[0]
 
     @property
     def index_bytes(self) -> int:
@@ -128,13 +136,14 @@ def parse_layout(metadata: dict[str, Any]) -> ArrayLayout | None:
     index = _parse_index(sharding) if sharding else (False, False)
     if chain is None or index is None or 0 in inner:
         return None
-    order, compressor, checked = chain
+    order, compressor, block_bytes, checked = chain
     return ArrayLayout(
         shape=tuple(metadata["shape"]),
         dtype=np.dtype(metadata["data_type"]).newbyteorder(order),
         chunk=inner,
         shard=outer,
         compressor=compressor,
+        block_bytes=block_bytes,
         checked=checked,
         indexed=sharding is not None,
         index_first=index[0],
@@ -149,15 +158,16 @@ def _named(codecs: list[Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(c, {}) if isinstance(c, str) else (c["name"], c.get("configuration") or {}) for c in codecs]
 
 
-def _parse_chain(codecs: list[tuple[str, dict[str, Any]]]) -> tuple[str, str | None, bool] | None:
-    """Give byte order, compressor, and whether there is a checksum; None for another chain."""
+def _parse_chain(codecs: list[tuple[str, dict[str, Any]]]) -> tuple[str, str | None, int, bool] | None:
+    """Give byte order, compressor, size of its blocks, and whether there is a checksum; None for another chain."""
     names = [name for name, _ in codecs]
     checked = names[-1] == "crc32c"
     compressors = names[1:-1] if checked else names[1:]
     if names[0] != "bytes" or len(compressors) > 1 or not COMPRESSORS.issuperset(compressors):
         return None
     order = "<" if codecs[0][1].get("endian", "little") == "little" else ">"
-    return order, (compressors[0] if compressors else None), checked
+    block_bytes = codecs[1][1].get("blocksize", 0) if compressors else 0
+    return order, (compressors[0] if compressors else None), block_bytes, checked
 
 
 def _parse_index(sharding: dict[str, Any]) -> tuple[bool, bool] | None:

@@ -160,7 +160,9 @@ class ChunkDecoder:
             and bool((headers[:, :3] == headers[0, :3]).all())
         )
 
-    def _decode_blocks(self, places: Ints, headers: NDArray[np.uint32], rows: Ints) -> list[tuple[NDArray[Any], int]]:
+    def _decode_blocks(
+        self, decompress: Any, places: Ints, headers: NDArray[np.uint32], rows: Ints
+    ) -> list[tuple[NDArray[Any], int]]:
         block_bytes = int(headers[0, 2])
         block_rows = block_bytes // self._row_bytes
         first, last = rows[:, 0] // block_rows, -(-rows[:, 1] // block_rows)

@@ -70,7 +70,7 @@ def new_object(seed: int, subject: Subject, sop_class: str, modality: str, serie
     made.SOPInstanceUID = uid(seed, subject.number, series, instance)
     made.StudyDate = made.SeriesDate = made.AcquisitionDate = made.ContentDate = day
     made.StudyTime = _clock(_STUDY_S)
-    made.SeriesTime = made.AcquisitionTime = made.ContentTime = _clock(_STUDY_S + 60 * series)
+    made.SeriesTime = made.AcquisitionTime = made.ContentTime = _clock(_STUDY_S + 60 * (series % 60))
     made.AccessionNumber = made.ReferringPhysicianName = made.StudyID = ""
     made.Modality = modality
     made.Manufacturer, made.ManufacturerModelName = scanner.manufacturer, scanner.model

@@ -165,7 +165,8 @@ def signed_pixels(draft: Draft) -> None:
         outside = (x - middle) ** 2 + (y - middle) ** 2 > (made.Rows / 2) ** 2
         stored = np.where(outside, PADDING, made.pixel_array.astype(np.int16))
         put_pixels(made, stored.astype(np.int16).view(np.uint16), 16)
-        made.PixelRepresentation, made.PixelPaddingValue = 1, PADDING
+        made.PixelRepresentation = 1
+        made.add_new("PixelPaddingValue", "SS", PADDING)
 
     for path in draft.take_series().files:
         edit(path, sign)

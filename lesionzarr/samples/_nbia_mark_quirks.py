@@ -114,7 +114,7 @@ def xml_several_objects(draft: Draft) -> None:
 def xml_box_outside(draft: Draft) -> None:
     mark = draft.take_mark()
     letter, size = mark.series.subject.letter, mark.series.subject.ct.size
-    _replace(mark, (letter, _shift(mark, size - mark.box[2] + 3)), (letter, _shift(mark, size + 10)))
+    _replace(mark, (letter, _shift(mark, size - mark.box[2] + 2)), (letter, _shift(mark, size + 10)))
 
 
 @quirk("a slice has an annotation in the folder of another subject too, one pixel beside its own")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lesionzarr.samples._nbia_dicom import PET_IMAGE, edit, number, put_pixels
+from lesionzarr.samples._nbia_dicom import PET_IMAGE, edit, number, put_pixels, write
 from lesionzarr.samples._nbia_draft import name_file, quirk
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def duplicate_position(draft: Draft) -> None:
     made.SOPInstanceUID = draft.new_uid("position")
     made.AcquisitionNumber, made.InstanceNumber = 2, len(series.files) + 1
     put_pixels(made, made.pixel_array[:, ::-1], 12)
-    made.save_as(series.folder / name_file(2, len(series.files) + 1, len(series.files)), enforce_file_format=True)
+    write(made, series.folder / name_file(2, len(series.files) + 1, len(series.files)))
 
 
 @quirk("a slice inside a series is absent")

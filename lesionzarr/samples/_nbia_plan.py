@@ -229,11 +229,11 @@ def _raster(count: int, size: int, pixel_mm: float, interval_mm: float, middle: 
 
 def _plan_tumour(rng: np.random.Generator, field_mm: float, middle: tuple[float, ...]) -> Tumour:
     x, y, z = middle
-    # In the phantom a lung's middle lies this share of the field of view beside the spine.
+    # Beside the spine and behind the heart of the phantom, in shares of its field of view.
     side = float(rng.choice((-1, 1))) * float(rng.uniform(0.2, 0.24)) * field_mm
     long = float(rng.uniform(10, 17))
     return Tumour(
-        centre_mm=(x + side, y + float(rng.uniform(-0.06, 0.06)) * field_mm, z + float(rng.uniform(-4, 4))),
+        centre_mm=(x + side, y + float(rng.uniform(0.02, 0.1)) * field_mm, z + float(rng.uniform(-4, 4))),
         semi_axes_mm=(float(rng.uniform(9, 14)), long, long * float(rng.uniform(0.7, 0.95))),
         angle=float(rng.uniform(0, 3.14159)),
         hu=float(rng.uniform(25, 60)),

@@ -123,9 +123,7 @@ def _add_convert(commands: Any) -> None:
         parser.add_argument("destination", help="path or URL of the store")
         for item in fields(kind):
             if item.name != "source":
-                many = "+" if item.metadata.get("many") else None
-                flag = f"--{item.name.replace('_', '-')}"
-                parser.add_argument(flag, metavar="PATH", type=Path, nargs=many, help=item.metadata.get("help"))
+                _add_setting(parser, f"--{item.name.replace('_', '-')}", **item.metadata)
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         parser.add_argument(
             "--workers", type=_positive, default=cpus, metavar="N", help="processes (default: %(default)s)"
@@ -134,6 +132,15 @@ def _add_convert(commands: Any) -> None:
         parser.add_argument("--profile", choices=PROFILES, default="portable", help="codecs (default: %(default)s)")
         parser.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
         parser.set_defaults(converter=name)
+
+
+def _add_setting(
+    parser: argparse.ArgumentParser, name: str, *, help: str, many: bool = False, flag: bool = False  # noqa: A002
+) -> None:
+    if flag:
+        parser.add_argument(name, action="store_true", default=None, help=help)
+    else:
+        parser.add_argument(name, metavar="PATH", type=Path, nargs="+" if many else None, help=help)
 
 
 def _convert(arguments: argparse.Namespace) -> int:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Affine = tuple[tuple[float, ...], ...]
 
+ALIGNED = 1e-4
+"""How far an axis may lean, as a share of its step, to count as running along a patient axis."""
+
 TOWARDS_LPS = {
     "right-to-left": 1.0,
     "left-to-right": -1.0,
@@ -56,12 +59,26 @@ class Grid:
         Returns
         -------
         dict of str to ndarray
-            ``z``, ``y`` and ``x``: float64 in mm along the LPS axes, 0 at the first pixel (the sources read so far give
-            no origin). Where the slice interval is unknown ``z`` holds the row numbers.
+            ``z``, ``y`` and ``x``: float64 in mm along the LPS axes. With an affine whose axes run along them these are
+            LPS positions, else they are 0 at the first pixel. Where the slice interval is unknown ``z`` holds the row
+            numbers.
         """
         # + 0.0 turns the -0.0 of a falling axis into 0.0
-        axes = zip("zyx", self.shape, self.steps_mm, strict=True)
-        return {name: np.arange(n, dtype=np.float64) * step + 0.0 for name, n, step in axes}
+        axes = zip("zyx", self.shape, self.steps_mm, self.origin_mm or (0.0, 0.0, 0.0), strict=True)
+        return {name: np.arange(n, dtype=np.float64) * step + start + 0.0 for name, n, step, start in axes}
+
+    @property
+    def origin_mm(self) -> tuple[float, float, float] | None:
+        """LPS position of the first pixel along the axis that (z, y, x) run along; None for an oblique grid."""
+        if self.affine is None or self.orientation is None:
+            return None
+        matrix = np.asarray(self.affine)
+        along = np.abs(matrix[:, :3]).argmax(axis=0)
+        off_axis = np.abs(matrix[:, :3]).sum(axis=0) - np.abs(matrix[along, range(3)])
+        if (off_axis > ALIGNED * np.abs(matrix[along, range(3)])).any():
+            return None
+        z, y, x = (float(position) for position in matrix[along, 3])
+        return z, y, x
 
     @property
     def steps_mm(self) -> tuple[float, float, float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lesionzarr.geometry import Grid
@@ -38,13 +38,22 @@ class Volume:
     grid: Grid
     """Shape as the source's table states it; the files have the last word when they are read."""
     first_slice: int
-    """The source's own number of row 0."""
+    """Lowest of the source's own numbers of its slices."""
     last_slice: int
-    """The source's own number of the last row."""
+    """Highest of them."""
     files: tuple[SourceFile, ...]
     """One per slice, in the order of z."""
     lesions: tuple[Lesion, ...] = ()
     modality: str = "CT"
+    """``CT``, stored as HU, or ``PT``, stored as activity in Bq/ml."""
+    tags: dict[str, Any] = field(default_factory=dict)
+    """What else the source says about the series, by the keywords of DICOM; JSON values."""
+    frames: tuple[int, ...] | None = None
+    """0-based frame of each slice in its file; None where every file is one slice."""
+    keeps_headers: bool = False
+    """The headers of its files are stored too."""
+    names_files: bool = True
+    """The store tells the names of its files."""
 
     @property
     def fingerprint(self) -> str:

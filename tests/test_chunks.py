@@ -16,7 +16,9 @@ def make_layout(shape, chunk, per_shard):
     shard = tuple(c * n for c, n in zip(chunk, per_shard, strict=True))
     sharding = {"indexed": True, "index_first": False, "index_checked": True}
     coding = {"dtype": np.dtype("<i2"), "compressor": "blosc", "block_bytes": 0, "checked": True}
-    return ArrayLayout(shape=shape, chunk=chunk, shard=shard, fill_value=0, separator="/", **coding, **sharding)
+    return ArrayLayout(
+        name="hu", shape=shape, chunk=chunk, shard=shard, fill_value=0, separator="/", **coding, **sharding
+    )
 
 
 sizes = st.tuples(*[st.integers(1, 20)] * 3)

@@ -215,7 +215,7 @@ def test_every_profile_is_read_back_by_zarr_python(profile, sample, tmp_path):
 def test_shards_of_any_shape_are_read_equal_by_zarr_and_tensorstore(tmp_path_factory, shape, chunk, codecs, seed):
     shard = tuple(-(-size // edge) * edge for size, edge in zip(shape, chunk, strict=True))
     voxels = np.random.default_rng(seed).integers(-3024, 3071, shape, dtype=np.int16)
-    metadata = copy.deepcopy(layout.hu_metadata(shape, -1024, "portable"))
+    metadata = copy.deepcopy(layout.voxel_metadata(shape, -1024, "portable"))
     metadata["chunk_grid"]["configuration"]["chunk_shape"] = list(shard)
     metadata["codecs"][0]["configuration"] |= {"chunk_shape": list(chunk), "codecs": codecs}
     path = tmp_path_factory.mktemp("array")
@@ -255,7 +255,7 @@ def test_the_chunks_of_a_region_come_first_each_once_and_in_order(starts, size, 
 def test_a_shard_reads_the_same_in_any_order_of_its_chunks(tmp_path_factory, order):
     voxels = np.random.default_rng(0).integers(-1000, 1000, (4, 8, 6), dtype=np.int16)
     codecs = layout.volume_codecs("portable")
-    metadata = layout.hu_metadata((4, 8, 6), -1024, "portable")
+    metadata = layout.voxel_metadata((4, 8, 6), -1024, "portable")
     metadata["chunk_grid"]["configuration"]["chunk_shape"] = [4, 8, 6]
     metadata["codecs"][0]["configuration"]["chunk_shape"] = [2, 4, 3]
     path = tmp_path_factory.mktemp("array")

@@ -41,8 +41,14 @@ class Converter(Protocol):
         Conventions of the source (1-based, x before y) are converted here and nowhere later.
         """
 
-    def read_volume(self, volume: Volume) -> NDArray[np.int16]:
-        """Read the voxels of a volume: HU, int16, (z, y, x). SourceError if any slice cannot be read."""
+    def read_volume(self, volume: Volume) -> NDArray[Any]:
+        """Read the voxels of a volume, (z, y, x): int16 HU of CT, float32 Bq/ml of PET.
+
+        SourceError if any slice cannot be read.
+        """
+
+    def read_headers(self, volume: Volume) -> dict[str, Any]:
+        """Read the headers of the files of a volume that keeps them, as JSON values."""
 
     @staticmethod
     def example(folder: Path, seed: int = 0) -> Path:
@@ -64,6 +70,11 @@ def option(text: str, *, many: bool = False) -> Any:
     dataclasses.Field
     """
     return field(default=() if many else None, metadata={"help": text, "many": many})
+
+
+def flag(text: str) -> Any:
+    """Declare a setting of a converter that is off unless it is asked for; `text` as of `option`."""
+    return field(default=False, metadata={"help": text, "flag": True})
 
 
 def converter_names() -> list[str]:
@@ -114,21 +125,23 @@ def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Co
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise SettingError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
-    settings = {key: _paths(value, many=known[key].metadata.get("many", False)) for key, value in options.items()}
+    settings = {key: _setting(value, **known[key].metadata) for key, value in options.items()}
     return kind(Path(source), **settings)
 
 
 def describe(converter: Converter) -> dict[str, Any]:
-    """Say for the provenance of a volume what made it: converter, and the names of the files that it was given."""
-    settings = {}
+    """Say for the provenance of a volume what made it: converter, flags, and the names of the files that it was given."""
+    settings: dict[str, Any] = {}
     for item in fields(converter):
         if item.name != "source" and (value := getattr(converter, item.name)):
             paths = [value] if isinstance(value, Path) else value
-            settings[item.name] = [path.name for path in paths]
+            settings[item.name] = True if value is True else [path.name for path in paths]
     return {"converter": converter.name, "settings": settings}
 
 
-def _paths(value: Any, *, many: bool) -> Path | tuple[Path, ...] | None:
+def _setting(value: Any, *, many: bool = False, flag: bool = False, **_: Any) -> Any:
+    if flag:
+        return bool(value)
     if many:
         return tuple(map(Path, [value] if isinstance(value, (str, Path)) else value or ()))
     return None if value is None else Path(value)

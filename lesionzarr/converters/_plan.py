@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lesionzarr.report import Issue
-from lesionzarr.store.layout import VOLUMES, check_ids
+from lesionzarr.store.layout import KINDS, VOLUMES, check_ids
 from lesionzarr.store.writer import is_whole, lesion_rows, read_attributes, volume_attributes
 
 if TYPE_CHECKING:
@@ -40,7 +43,9 @@ class Plan:
     @property
     def raw_bytes(self) -> int:
         """Size of the voxels to write, before compression."""
-        return sum(2 * z * y * x for z, y, x in (volume.grid.shape for volume in self.convert))
+        return sum(
+            math.prod(volume.grid.shape) * np.dtype(KINDS[volume.modality].dtype).itemsize for volume in self.convert
+        )
 
 
 def plan_conversion(scan: Scan, location: Location, profile: str) -> Plan:
@@ -94,6 +99,8 @@ def _verb(volume: Volume, own: dict[str, Any] | None, location: Location, profil
         return "convert"
     made = own["provenance"]
     if (made["fingerprint"], made["profile"]) != (volume.fingerprint, profile):
+        return "convert"
+    if volume.keeps_headers != ("headers" in made):
         return "convert"
     if not is_whole(location, volume.volume_id, own):
         return "convert"

@@ -177,7 +177,10 @@ def convert_volume(converter: Converter, volume: Volume, location: Location, pro
     """Convert one volume: the task that a worker runs. What can go wrong with it is in the outcome."""
     try:
         voxels = converter.read_volume(volume)
-        write_volume(location, volume, voxels, describe(converter), profile)
+        made_by = describe(converter)
+        if volume.keeps_headers:
+            made_by["headers"] = converter.read_headers(volume)
+        write_volume(location, volume, voxels, made_by, profile)
     except StoreError as error:
         return Outcome(volume, fault=str(error), hopeless=error.errno in FULL)
     except SourceError as error:

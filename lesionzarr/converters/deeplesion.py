@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -164,6 +164,10 @@ class DeepLesion:
         if voxels is None:
             raise SourceError(f"{volume.volume_id}: no slices")
         return voxels
+
+    def read_headers(self, volume: Volume) -> dict[str, Any]:  # noqa: ARG002 - a PNG has none
+        """Give no headers: the files have none."""
+        return {}
 
     @staticmethod
     def example(folder: Path, seed: int = 0) -> Path:

@@ -23,13 +23,15 @@ def assemble(voxels: NDArray[Any], plan: Plan, request: Request, image: NDArray[
     Parameters
     ----------
     voxels
-        The plan's region, in HU.
+        The plan's region, in HU, or in Bq/ml of PET.
     plan, request
         What was planned for what was asked.
     image
         (window, z, y, x), written whole: grey levels with windows, HU in one channel without.
     """
     hu = voxels if plan.plain else _sample(voxels, plan)
+    if request.scale != 1:
+        hu = hu * np.float32(request.scale)
     if request.windows:
         for channel, window in zip(image, request.windows, strict=True):
             apply_window(hu, window, image.dtype.name, out=channel[plan.filled])

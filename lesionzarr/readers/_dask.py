@@ -53,7 +53,7 @@ def lazy_images(
         (request, z, y, x).
     """
     shape = (len(requests[0].z), *requests[0].size)
-    channels = max(1, len(requests[0].windows))
+    channels = requests[0].all_channels
     images, masks = [], []
     for start in range(0, len(requests), batch_size):
         part = list(requests[start : start + batch_size])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from lesionzarr.readers._fetch import Regions
 from lesionzarr.readers._plan import Plan, plan_request
 from lesionzarr.readers._threads import cores, run_all
 from lesionzarr.readers._zarr import read_region
+from lesionzarr.store.layout import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,35 +46,49 @@ def read_images(
     dtype
         Of the images.
     out
-        (request, window, z, y, x), of that dtype: where to write; new if None.
+        (request, channel, z, y, x), of that dtype: where to write; new if None.
     threads
         Most threads; None for one a core.
 
     Returns
     -------
     image : ndarray
-        (request, window, z, y, x).
+        (request, channel, z, y, x): the windows of each request, then those of its overlays.
     plans : list of Plan
         One per request; their `valid` says what is padding.
     """
-    plans = [plan_request(request) for request in requests]
-    shape = (len(requests), max(1, len(requests[0].windows)), len(requests[0].z), *requests[0].size)
+    parts = [part for request in requests for part in (request, *request.overlays)]
+    plans = [plan_request(part) for part in parts]
+    shape = (len(requests), requests[0].all_channels, len(requests[0].z), *requests[0].size)
     image = np.empty(shape, dtype=dtype) if out is None else _check(out, shape, dtype)
-    work = _Work(requests, plans, image)
+    work = _Work(parts, plans, _views(requests, image))
     threads = threads or cores()
-    known = [number for number, request in enumerate(requests) if request.array is not None]
+    known = [number for number, part in enumerate(parts) if part.array is not None]
     if known:
-        regions = regions_of([requests[number] for number in known], [plans[number] for number in known])
+        regions = regions_of([parts[number] for number in known], [plans[number] for number in known])
         fetcher.read(regions, lambda i: work.target(known[i]), lambda i: work.finish(known[i]), threads)
 
     def read_other(number: int) -> None:
-        region = plans[number].region
+        region, part = plans[number].region, parts[number]
         if 0 not in region.shape:
-            work.target(number)[...] = read_region(fetcher.location, requests[number].volume_id, region)
+            name = KINDS[part.modality].array
+            work.target(number)[...] = read_region(fetcher.location, part.volume_id, region, name)
         work.finish(number)
 
-    run_all(read_other, [number for number, request in enumerate(requests) if request.array is None], threads)
-    return image, plans
+    run_all(read_other, [number for number, part in enumerate(parts) if part.array is None], threads)
+    own = accumulate((1 + len(request.overlays) for request in requests[:-1]), initial=0)
+    return image, [plans[number] for number in own]
+
+
+def _views(requests: Sequence[Request], image: NDArray[Any]) -> list[NDArray[Any]]:
+    """Give the channels of each request and of each overlay."""
+    views = []
+    for request, channels in zip(requests, image, strict=True):
+        first = 0
+        for part in (request, *request.overlays):
+            views.append(channels[first : first + part.channels])
+            first += part.channels
+    return views
 
 
 def regions_of(requests: Sequence[Request], plans: Sequence[Plan]) -> Regions:
@@ -98,13 +114,15 @@ def _check(out: NDArray[Any], shape: tuple[int, ...], dtype: str) -> NDArray[Any
 class _Work:
     """Where the voxels of each request go until its image is made."""
 
-    def __init__(self, requests: Sequence[Request], plans: list[Plan], image: NDArray[Any]) -> None:
-        self._requests, self._plans, self._image = requests, plans, image
+    def __init__(self, requests: Sequence[Request], plans: list[Plan], images: list[NDArray[Any]]) -> None:
+        self._requests, self._plans, self._images = requests, plans, images
         self._targets: list[NDArray[Any] | None] = [None] * len(requests)
         # buffers go round, so that few are made and those in use stay in the cache of a core
-        self._spare: deque[NDArray[np.int16]] = deque()
-        self._voxels = max(math.prod(plan.region.shape) for plan in plans)
-        self._buffers: dict[int, NDArray[np.int16]] = {}
+        self._spare: deque[NDArray[np.uint8]] = deque()
+        self._dtypes = [np.dtype(KINDS[request.modality].dtype) for request in requests]
+        sizes = (math.prod(plan.region.shape) * dtype.itemsize for plan, dtype in zip(plans, self._dtypes, strict=True))
+        self._most_bytes = max(sizes)
+        self._buffers: dict[int, NDArray[np.uint8]] = {}
         self._lock = Lock()
 
     def target(self, number: int) -> NDArray[Any]:
@@ -119,7 +137,7 @@ class _Work:
 
     def finish(self, number: int) -> None:
         """Make the image of a request whose voxels are there."""
-        request, plan, image = self._requests[number], self._plans[number], self._image[number]
+        request, plan, image = self._requests[number], self._plans[number], self._images[number]
         voxels = self._targets[number]
         if voxels is None:
             pad(plan, request, image, everything=True)
@@ -132,9 +150,9 @@ class _Work:
     def _make(self, number: int) -> NDArray[Any]:
         request, plan = self._requests[number], self._plans[number]
         if plan.plain and not request.windows:
-            block: NDArray[Any] = self._image[number, 0][plan.filled]
+            block: NDArray[Any] = self._images[number][0][plan.filled]
             return block
-        shape = plan.region.shape
-        buffer = self._spare.pop() if self._spare else np.empty(self._voxels, dtype=np.int16)
+        shape, dtype = plan.region.shape, self._dtypes[number]
+        buffer = self._spare.pop() if self._spare else np.empty(self._most_bytes, dtype=np.uint8)
         self._buffers[number] = buffer
-        return buffer[: math.prod(shape)].reshape(shape)
+        return buffer[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)

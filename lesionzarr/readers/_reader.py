@@ -18,6 +18,7 @@ from lesionzarr.readers._order import Order, order_batches
 from lesionzarr.readers._plan import plan_request
 from lesionzarr.readers._prefetch import read_ahead
 from lesionzarr.readers._request import LINEAR, find_lesions
+from lesionzarr.readers._suv import suv_factor
 from lesionzarr.readers.batch import Batch, Crop
 from lesionzarr.window import GREY_DTYPES, OWN, Window, WindowLike, resolve_window
 
@@ -253,10 +254,11 @@ class Reader(ABC):
             A volume is of a kind that is read by zarr-python, which tells no costs.
         """
         requests = self._requests(find_lesions(self.catalog, lesions))
-        if any(request.array is None for request in requests):
+        if any(part.array is None for request in requests for part in (request, *request.overlays)):
             raise SettingError("some of these volumes are read by zarr-python, which tells no costs")
         fetcher = fetcher_of(self.catalog)
-        told = explain(fetcher, regions_of(requests, [plan_request(request) for request in requests]))
+        parts = [part for request in requests for part in (request, *request.overlays)]
+        told = explain(fetcher, regions_of(parts, [plan_request(part) for part in parts]))
         if not run:
             return told
         began = time.perf_counter()
@@ -321,10 +323,9 @@ class Reader(ABC):
         found = find_lesions(self.catalog, lesions)
         requests = self._requests(found, batch_size)
         image, valid = lazy_images(self.catalog.location, requests, self.image_dtype, batch_size)
-        names = [window if isinstance(window, str) else _name(resolve_window(window)) for window in self._windows()]
         origins = map(self.origin, found, requests)
         places = list(zip(origins, map(self.step, found), strict=True))
-        return to_dataset(image, valid, found, names or ["HU"], places)
+        return to_dataset(image, valid, found, self._channel_names(), places)
 
     @overload
     def to_torch(
@@ -412,12 +413,17 @@ class Reader(ABC):
             return [cast("tuple[float, float]", window)]
         return list(cast("Sequence[WindowLike]", window))
 
+    def _channel_names(self) -> list[str]:
+        names = [window if isinstance(window, str) else _name(resolve_window(window)) for window in self._windows()]
+        return names or ["HU"]
+
     def _resolved(self, lesion: Lesion) -> tuple[Window, ...]:
         return tuple(resolve_window(window, lesion.window) for window in self._windows())
 
     def _stored(self, volume_id: str) -> dict[str, Any]:
-        array = self.catalog.array(volume_id)
-        return {"array": array.layout, "fill_value": array.fill_value}
+        stored = self.catalog.array(volume_id)
+        found = {"array": stored.layout, "fill_value": stored.fill_value, "modality": stored.modality}
+        return found if stored.modality == "CT" else {**found, "scale": suv_factor(volume_id, stored.tags)}
 
     def _requests(self, lesions: list[Lesion], batch_size: int = 1) -> list[Request]:
         if not lesions:
@@ -425,6 +431,10 @@ class Reader(ABC):
         if batch_size < 1:
             raise SettingError(f"a batch size of {batch_size}: at least 1 is needed")
         requests = [self.request(lesion) for lesion in lesions]
+        if not self._windows():
+            for request in requests:
+                if request.modality != "CT":
+                    raise SettingError(f"volume {request.volume_id} holds PET, which has no HU: give a window in SUV")
         shapes = {(len(request.z), *request.size) for request in requests}
         if len(shapes) > 1:
             raise GeometryError(f"images of different shapes {sorted(shapes)} make no batch; give a size")

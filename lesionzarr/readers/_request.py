@@ -69,6 +69,22 @@ class Request:
     """Between two voxels: ``"linear"``, or ``"nearest"`` for the voxel that is closer (of two as close, the even)."""
     mixes: tuple[Mix, ...] | None = None
     """What each slice is mixed from, where that does not follow from `z`."""
+    modality: str = "CT"
+    """Of the volume, which says what its voxels are."""
+    scale: float = 1.0
+    """What voxels are multiplied with before the window: the SUV factor of PET."""
+    overlays: tuple[Request, ...] = ()
+    """Requests of as many voxels to other volumes, whose channels follow."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, without those of overlays."""
+        return max(1, len(self.windows))
+
+    @property
+    def all_channels(self) -> int:
+        """Number of channels, with those of overlays."""
+        return self.channels + sum(overlay.channels for overlay in self.overlays)
 
     @property
     def origin(self) -> tuple[float, float, float]:

@@ -37,7 +37,7 @@ class Shard(NamedTuple):
     def key(self) -> str:
         """Where it is in the store."""
         place = np.unravel_index(self.number, self.array.grid)
-        return f"{layout.volume_key(self.volume_id)}/{layout.ARRAY}/{self.array.key([int(at) for at in place])}"
+        return f"{layout.volume_key(self.volume_id)}/{self.array.name}/{self.array.key([int(at) for at in place])}"
 
 
 @dataclass(frozen=True)

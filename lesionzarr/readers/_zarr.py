@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lesionzarr.store.location import Location
 
 
-def read_region(location: Location, volume_id: str, region: Region) -> NDArray[Any]:
+def read_region(location: Location, volume_id: str, region: Region, name: str = "hu") -> NDArray[Any]:
     """Read a region of a volume.
 
     Parameters
@@ -34,6 +34,8 @@ def read_region(location: Location, volume_id: str, region: Region) -> NDArray[A
         Which volume.
     region
         Inside it.
+    name
+        Of the array.
 
     Returns
     -------
@@ -47,12 +49,12 @@ def read_region(location: Location, volume_id: str, region: Region) -> NDArray[A
     IntegrityError
         A shard is missing, cut off or damaged.
     """
-    array = _open(location.zarr_store(), location, volume_id)
+    array = _open(location.zarr_store(), location, volume_id, name)
     return _read(array, location, volume_id, region)
 
 
-def _open(store: Any, location: Location, volume_id: str) -> zarr.Array[Any]:
-    path = f"{layout.volume_key(volume_id)}/{layout.ARRAY}"
+def _open(store: Any, location: Location, volume_id: str, name: str) -> zarr.Array[Any]:
+    path = f"{layout.volume_key(volume_id)}/{name}"
     try:
         return zarr.open_array(store, path=path, mode="r", zarr_format=3)
     except FileNotFoundError as error:

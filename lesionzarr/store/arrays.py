@@ -26,6 +26,8 @@ COMPRESSORS = {"blosc", "zstd"}
 class ArrayLayout:
     """Where the voxels of an array are, and how they are encoded."""
 
+    name: str
+    """Of the array, in its group."""
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     """As stored, with its byte order."""
@@ -98,13 +100,15 @@ class ArrayLayout:
         return replace(self, shape=shape, chunk=chunk, shard=shard, merged_axes=self.merged_axes + 1)
 
 
-def parse_layout(metadata: dict[str, Any]) -> ArrayLayout | None:
+def parse_layout(metadata: dict[str, Any], name: str = "hu") -> ArrayLayout | None:
     """Read the metadata of an array.
 
     Parameters
     ----------
     metadata
         Content of its ``zarr.json``.
+    name
+        Of the array, in its group.
 
     Returns
     -------
@@ -138,6 +142,7 @@ def parse_layout(metadata: dict[str, Any]) -> ArrayLayout | None:
         return None
     order, compressor, block_bytes, checked = chain
     return ArrayLayout(
+        name=name,
         shape=tuple(metadata["shape"]),
         dtype=np.dtype(metadata["data_type"]).newbyteorder(order),
         chunk=inner,

@@ -23,6 +23,7 @@ from lesionzarr.report import Issue
 from lesionzarr.store import layout
 from lesionzarr.store.arrays import ArrayLayout, parse_layout
 from lesionzarr.store.location import Location, open_location
+from lesionzarr.store.studies import describe_study, pair_volumes
 from lesionzarr.store.writer import missing_objects, read_attributes, read_root
 
 if TYPE_CHECKING:
@@ -47,12 +48,17 @@ VOLUMES = pa.schema(
         *((name, pa.float64()) for name in ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")),
         *((name, pa.int64()) for name in ("first_slice", "last_slice")),
         ("orientation", pa.list_(pa.string())),
+        ("affine", pa.list_(pa.float64())),
+        *((name, pa.string()) for name in ("frame_uid", "study_date", "kernel", "description")),
+        ("tags", pa.string()),
         ("profile", pa.string()),
         ("voxels", pa.string()),
         ("array", pa.string()),
     ]
 )
-"""`lesions` counts the volume's lesions, `voxels` is their checksum, `array` the content of ``hu/zarr.json``."""
+"""`lesions` counts the volume's lesions, `voxels` is their checksum, `array` the content of its ``zarr.json``. `affine`
+is its three rows, one after the other; `frame_uid`, `study_date`, `kernel` and `description` are copies of `tags`, an
+object of JSON."""
 
 NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
 """Integers stay integers where values are missing."""
@@ -71,7 +77,10 @@ class Stored:
     layout: ArrayLayout | None
     """None for an array that is left to zarr-python."""
     fill_value: float
-    """The volume's own padding value in HU."""
+    """The volume's own padding value in HU; of PET 0."""
+    modality: str
+    tags: dict[str, Any]
+    """What the source says of the series, by keywords of DICOM."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +121,34 @@ class Catalog:
             slices=("slices", "sum"),
             lesions=("lesions", "sum"),
         )
+
+    def study(self, study_id: str) -> pd.DataFrame:
+        """List the volumes of one study.
+
+        Parameters
+        ----------
+        study_id
+            As in `volumes`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by volume_id: modality, kernel, description, contrast agent, spacing, slices, lesions, and for PET
+            the SUV factor.
+
+        Raises
+        ------
+        NotFoundError
+            No study of that id; near ones are named.
+        """
+        if study_id not in set(self.volumes["study_id"]):
+            raise not_found("study", study_id, self.volumes["study_id"].dropna().unique())
+        return describe_study(self.volumes[self.volumes["study_id"] == study_id])
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """CT and PET volumes of one study and frame of reference: `ct`, `pet`, and the `overlap_mm` along z."""
+        return pair_volumes(self.volumes)
 
     def select(self, query: str) -> pd.DataFrame:
         """Choose lesions by a query of `pandas.DataFrame.query`.
@@ -211,7 +248,10 @@ class Catalog:
         if known is None:
             self._check_volume(volume_id)
             metadata = json.loads(str(self.volumes["array"][volume_id]))
-            known = self._arrays[volume_id] = Stored(parse_layout(metadata), metadata["fill_value"])
+            modality = str(self.volumes["modality"][volume_id])
+            array = parse_layout(metadata, layout.KINDS[modality].array)
+            tags = json.loads(str(self.volumes["tags"][volume_id]))
+            known = self._arrays[volume_id] = Stored(array, metadata["fill_value"], modality, tags)
         return known
 
     def _check_volume(self, volume_id: str) -> None:
@@ -226,6 +266,7 @@ class Catalog:
             (row["slices"], row["rows"], row["columns"]),
             (None if math.isnan(z_mm) else z_mm, y_mm, x_mm),
             None if row["orientation"] is None else tuple(row["orientation"]),
+            None if row["affine"] is None else tuple(map(tuple, row["affine"].reshape(3, 4).tolist())),
         )
 
     def volume(self, volume_id: str) -> xr.Dataset:
@@ -239,7 +280,8 @@ class Catalog:
         Returns
         -------
         xarray.Dataset
-            `hu`, int16 (z, y, x), with coordinates z, y, x in mm; nothing is read before it is asked for.
+            `hu`, int16 (z, y, x), or of PET `activity`, float32, with coordinates z, y, x in mm; nothing is read before
+            it is asked for.
 
         Raises
         ------
@@ -250,7 +292,8 @@ class Catalog:
         """
         import xarray as xr
 
-        missing = missing_objects(self.location, volume_id, self.grid(volume_id).shape)
+        shape, modality = self.grid(volume_id).shape, self.volumes["modality"][volume_id]
+        missing = missing_objects(self.location, volume_id, shape, modality)
         if missing:
             # zarr would give padding for a shard that is not there
             raise IntegrityError(f"{self.location.name}: {missing[0]} is missing; convert the volume again")
@@ -363,15 +406,23 @@ def _volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict
     volume, made = own["volume"], own["provenance"]
     if volume["volume_id"] != volume_id:
         raise IntegrityError(f"{location.name}: volume {volume_id} is a copy of {volume['volume_id']}; delete it")
-    array = location.read(f"{layout.volume_key(volume_id)}/{layout.ARRAY}/{layout.GROUP_FILE}")
+    name = layout.KINDS[volume["modality"]].array
+    array = location.read(f"{layout.volume_key(volume_id)}/{name}/{layout.GROUP_FILE}")
     try:
         json.loads(array or b"")
     except ValueError as error:
         raise IntegrityError(
-            f"{location.name}: volume {volume_id}, hu/zarr.json: missing or damaged; convert it again"
+            f"{location.name}: volume {volume_id}, {name}/zarr.json: missing or damaged; convert it again"
         ) from error
+    tags = volume["tags"]
     return {
         **volume,
+        "affine": [number for row in volume["affine"] for number in row] if volume["affine"] else None,
+        "frame_uid": tags.get("FrameOfReferenceUID"),
+        "study_date": tags.get("StudyDate"),
+        "kernel": tags.get("ConvolutionKernel"),
+        "description": tags.get("SeriesDescription"),
+        "tags": json.dumps(tags),
         **dict(zip(("slices", "rows", "columns"), volume["shape"], strict=True)),
         **dict(zip(("spacing_z_mm", "spacing_y_mm", "spacing_x_mm"), volume["spacing_mm"], strict=True)),
         "lesions": len(own["lesions"]),

@@ -11,7 +11,7 @@
       volumes/zarr.json             group
       volumes/<volume_id>/          group, an OME-Zarr 0.5 image
         zarr.json                   written LAST: a volume exists exactly when this object exists
-        hu/zarr.json                int16 (z, y, x), Hounsfield units
+        hu/zarr.json                int16 (z, y, x), Hounsfield units; of PET ``activity``, float32, Bq/ml
         hu/c/<i>/0/0                one shard per 64 slices
         z, y, x                     float64, position in mm along the LPS axes
 
@@ -23,11 +23,12 @@ shard is present: a missing shard or chunk is damage, never padding. `fill_value
 ``attributes.lesionzarr`` of a volume's group holds
 
 - ``volume``: volume_id, series_id, study_id, patient_id, modality, shape, spacing_mm (z, y, x; null where unknown),
-  orientation (RFC-4 words), first_slice and last_slice (the source's own numbers);
+  orientation (RFC-4 words), affine (three rows: index (z, y, x, 1) to LPS (x, y, z) in mm; null where unknown),
+  first_slice and last_slice (the source's own numbers), tags (what else is known of the series, by keywords of DICOM);
 - ``lesions``: rows of the lesion table (`lesionzarr.lesion`), the canonical copy;
 - ``provenance``: tool, converter, its settings (names of the files that were given), profile, fingerprint of
-  the source files, their names and sizes, and ``voxels``, the SHA-256 of the decoded voxels (int16, little endian, C
-  order).
+  the source files, their names and sizes, ``voxels``, the SHA-256 of the decoded voxels (little endian, C order), and
+  ``headers`` where those of the source were asked for.
 
 Ids are letters, digits, ``.``, ``_`` and ``-``, and begin with a letter or a digit. No attribute holds NaN, an absolute
 path or the name of a machine.
@@ -37,7 +38,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from lesionzarr.errors import SettingError, SourceError, not_found
 
@@ -46,7 +49,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 VOLUMES = "volumes"
-ARRAY = "hu"
 GROUP_FILE = "zarr.json"
 VOLUMES_TABLE = "catalog/volumes.parquet"
 LESIONS_TABLE = "catalog/lesions.parquet"
@@ -59,6 +61,23 @@ SHARD_SLICES = 64
 LESION_SIZE = (9, 128, 128)
 """Voxels round a lesion, (z, y, x), whose chunks lie together in a shard: those of a usual crop."""
 
+
+class Kind(NamedTuple):
+    """How the voxels of a modality are stored."""
+
+    array: str
+    """Name of the array in the volume's group."""
+    dtype: str
+    units: str
+    long_name: str
+
+
+KINDS = {
+    "CT": Kind("hu", "int16", "HU", "CT number"),
+    "PT": Kind("activity", "float32", "Bq/ml", "activity concentration"),
+}
+"""By DICOM's word for the modality."""
+
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 CRC32C = {"name": "crc32c", "configuration": {}}
@@ -66,7 +85,7 @@ LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
 def _blosc(cname: str, clevel: int) -> list[dict[str, Any]]:
-    settings = {"cname": cname, "clevel": clevel, "shuffle": "shuffle", "typesize": 2}
+    settings = {"cname": cname, "clevel": clevel, "shuffle": "shuffle"}
     return [LITTLE_ENDIAN, {"name": "blosc", "configuration": settings}, CRC32C]
 
 
@@ -75,8 +94,8 @@ PROFILES: dict[str, list[dict[str, Any]]] = {
     "fast": _blosc("lz4", 5),
     "dense": [{"name": "numcodecs.pcodec", "configuration": {"level": 8}}, CRC32C],
 }
-"""Codecs of an inner chunk, but for the size of Blosc's blocks: read everywhere; quickest to decode; smallest
-(zarr-python and zarrs only)."""
+"""Codecs of an inner chunk, but for the sizes of Blosc's items and blocks: read everywhere; quickest to decode;
+smallest (zarr-python and zarrs only)."""
 
 
 def check_profile(profile: str) -> None:
@@ -85,14 +104,14 @@ def check_profile(profile: str) -> None:
         raise not_found("profile", profile, PROFILES)
 
 
-def volume_codecs(profile: str) -> list[dict[str, Any]]:
+def volume_codecs(profile: str, modality: str = "CT") -> list[dict[str, Any]]:
     """Give the codecs of an inner chunk of a volume, by the name of a profile."""
-    return _codecs(profile, (BLOCK_SLICES, *CHUNK[1:]))
+    return _codecs(profile, (BLOCK_SLICES, *CHUNK[1:]), KINDS[modality].dtype)
 
 
 def pack_codecs(profile: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
     """Give the codecs of a lesion of a pack, (z, y, x), which is decoded whole."""
-    return _codecs(profile, shape)
+    return _codecs(profile, shape, KINDS["CT"].dtype)
 
 
 def check_ids(ids: list[str]) -> None:
@@ -123,14 +142,17 @@ def shard_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     return min(depth, SHARD_SLICES), rows, columns
 
 
-def object_keys(shape: tuple[int, int, int]) -> list[str]:
+def object_keys(shape: tuple[int, int, int], modality: str) -> list[str]:
     """Give the keys of every object of a volume of that shape, below its group, but for the group's own."""
-    shards = [f"{ARRAY}/c/{number}/0/0" for number in range(-(-shape[0] // shard_shape(shape)[0]))]
+    array = KINDS[modality].array
+    shards = [f"{array}/c/{number}/0/0" for number in range(-(-shape[0] // shard_shape(shape)[0]))]
     coordinates = [f"{name}/{key}" for name in "zyx" for key in (GROUP_FILE, "c/0")]
-    return [f"{ARRAY}/{GROUP_FILE}", *shards, *coordinates]
+    return [f"{array}/{GROUP_FILE}", *shards, *coordinates]
 
 
-def hu_metadata(shape: tuple[int, int, int], fill_value: int, profile: str) -> dict[str, Any]:
+def voxel_metadata(
+    shape: tuple[int, int, int], fill_value: float, profile: str, modality: str = "CT"
+) -> dict[str, Any]:
     """Give the Zarr v3 metadata of the voxels.
 
     Parameters
@@ -138,18 +160,21 @@ def hu_metadata(shape: tuple[int, int, int], fill_value: int, profile: str) -> d
     shape
         Number of slices, rows and columns.
     fill_value
-        The volume's padding value in HU.
+        The volume's padding value, in the units of its modality.
     profile
         Name of the codecs in `PROFILES`.
+    modality
+        From `KINDS`.
 
     Returns
     -------
     dict
-        Content of ``hu/zarr.json``.
+        Content of the array's ``zarr.json``.
     """
-    codecs = [{"name": "sharding_indexed", "configuration": _sharding(CHUNK, volume_codecs(profile))}]
-    attributes = {"units": "HU", "long_name": "CT number"}
-    return _array(shape, shard_shape(shape), "int16", fill_value, codecs, ("z", "y", "x"), attributes)
+    kind = KINDS[modality]
+    codecs = [{"name": "sharding_indexed", "configuration": _sharding(CHUNK, volume_codecs(profile, modality))}]
+    attributes = {"units": kind.units, "long_name": kind.long_name}
+    return _array(shape, shard_shape(shape), kind.dtype, fill_value, codecs, ("z", "y", "x"), attributes)
 
 
 def pack_metadata(
@@ -189,7 +214,7 @@ def group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
-def ome_attributes(grid: Grid) -> dict[str, Any]:
+def ome_attributes(grid: Grid, modality: str) -> dict[str, Any]:
     """Give the OME-Zarr 0.5 image metadata of a volume.
 
     Scales are positive; the direction of an axis is told by its RFC-4 orientation. An unknown slice interval becomes
@@ -204,8 +229,12 @@ def ome_attributes(grid: Grid) -> dict[str, Any]:
             axis["orientation"] = {"type": "anatomical", "value": grid.orientation[index]}
         axes.append(axis)
     scale = [1.0 if mm is None else mm for mm in grid.spacing_mm]
-    dataset = {"path": ARRAY, "coordinateTransformations": [{"type": "scale", "scale": scale}]}
-    return {"version": "0.5", "multiscales": [{"name": "ct", "axes": axes, "datasets": [dataset]}]}
+    transformations: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+    if grid.origin_mm is not None:
+        transformations.append({"type": "translation", "translation": list(grid.origin_mm)})
+    dataset = {"path": KINDS[modality].array, "coordinateTransformations": transformations}
+    name = {"CT": "ct", "PT": "pet"}[modality]
+    return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": [dataset]}]}
 
 
 def check_root(attributes: dict[str, Any] | None, name: str) -> dict[str, Any]:
@@ -224,12 +253,11 @@ def check_root(attributes: dict[str, Any] | None, name: str) -> dict[str, Any]:
     return own
 
 
-def _codecs(profile: str, block: tuple[int, ...]) -> list[dict[str, Any]]:
-    block_bytes = 2 * math.prod(block)
+def _codecs(profile: str, block: tuple[int, ...], dtype: str) -> list[dict[str, Any]]:
+    item_bytes = np.dtype(dtype).itemsize
+    sizes = {"typesize": item_bytes, "blocksize": item_bytes * math.prod(block)}
     return [
-        {**codec, "configuration": {**codec["configuration"], "blocksize": block_bytes}}
-        if codec["name"] == "blosc"
-        else codec
+        {**codec, "configuration": {**codec["configuration"], **sizes}} if codec["name"] == "blosc" else codec
         for codec in PROFILES[profile]
     ]
 

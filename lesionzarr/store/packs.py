@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from lesionzarr.store.location import Location
 
+ARRAY = layout.KINDS["CT"].array
 ARRAY_ID = "lesions"
 PLACES_TABLE = "catalog/places.parquet"
 SHARD_LESIONS = 64
@@ -133,7 +134,7 @@ def write_pack(
     """
     if location.read(layout.GROUP_FILE) is not None:
         raise StoreError(f"{location.name}: there is something already; name another destination")
-    key = f"{layout.volume_key(ARRAY_ID)}/{layout.ARRAY}"
+    key = f"{layout.volume_key(ARRAY_ID)}/{ARRAY}"
     rows: list[dict[str, Any]] = []
     shape: tuple[int, ...] = ()
     for number, group in enumerate(_grouped(blocks)):
@@ -191,7 +192,7 @@ def _open(location: Location, cache_bytes: int) -> Pack:
         raise NotFoundError(f"no pack at {location.name}: no zarr.json in it")
     if info.get("kind") != "pack":
         raise SettingError(f"{location.name}: a store, but no pack; open it with lesionzarr.open")
-    key = f"{layout.volume_key(ARRAY_ID)}/{layout.ARRAY}/{layout.GROUP_FILE}"
+    key = f"{layout.volume_key(ARRAY_ID)}/{ARRAY}/{layout.GROUP_FILE}"
     array = parse_layout(json.loads(location.read(key) or b"{}"))
     if array is None:
         raise StoreError(f"{location.name}/{key}: missing, or of another kind; pack the lesions again")

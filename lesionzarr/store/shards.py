@@ -34,7 +34,7 @@ def encode_shard(
     voxels: NDArray[Any],
     shard_shape: tuple[int, ...],
     chunk_shape: tuple[int, ...],
-    fill_value: int,
+    fill_value: float,
     codecs: list[Any],
     order: Iterable[int] = (),
 ) -> bytes:
@@ -196,7 +196,7 @@ def _little_endian(chunk: NDArray[Any]) -> NDArray[Any]:
 
 
 def _iter_chunks(
-    voxels: NDArray[Any], shard_shape: tuple[int, ...], chunk_shape: tuple[int, ...], fill_value: int
+    voxels: NDArray[Any], shard_shape: tuple[int, ...], chunk_shape: tuple[int, ...], fill_value: float
 ) -> Iterator[NDArray[Any]]:
     starts = (range(0, shard, chunk) for shard, chunk in zip(shard_shape, chunk_shape, strict=True))
     for start in itertools.product(*starts):

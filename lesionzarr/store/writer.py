@@ -93,7 +93,7 @@ def read_attributes(location: Location, volume_id: str) -> dict[str, Any] | None
 
 
 def write_volume(
-    location: Location, volume: Volume, voxels: NDArray[np.int16], made_by: dict[str, Any], profile: str
+    location: Location, volume: Volume, voxels: NDArray[Any], made_by: dict[str, Any], profile: str
 ) -> None:
     """Write one volume.
 
@@ -104,7 +104,7 @@ def write_volume(
     volume
         What it is; its grid takes the shape of `voxels`.
     voxels
-        HU, int16, (z, y, x).
+        HU, int16, or activity in Bq/ml, float32; (z, y, x).
     made_by
         Converter and its settings, for the provenance.
     profile
@@ -117,13 +117,13 @@ def write_volume(
     StoreError
         The store cannot be written; nothing of the volume is left behind.
     """
-    shards.encoder(layout.volume_codecs(profile))
+    shards.encoder(layout.volume_codecs(profile, volume.modality))
     key = layout.volume_key(volume.volume_id)
     volume = replace(volume, grid=replace(volume.grid, shape=voxels.shape))
     # from here on, the volume does not exist until it is complete
     delete_volume(location, volume.volume_id)
     try:
-        checksum = _write_voxels(location, f"{key}/{layout.ARRAY}", voxels, profile, _lesion_regions(volume))
+        checksum = _write_voxels(location, key, volume, voxels, profile)
         _write_coordinates(location, key, volume)
         provenance = _provenance(volume, made_by, profile, checksum)
         write_group(location, volume, provenance)
@@ -149,7 +149,7 @@ def write_group(location: Location, volume: Volume, provenance: dict[str, Any]) 
         "lesions": lesion_rows(volume),
         "provenance": provenance,
     }
-    metadata = layout.group_metadata({"ome": layout.ome_attributes(volume.grid), "lesionzarr": own})
+    metadata = layout.group_metadata({"ome": layout.ome_attributes(volume.grid, volume.modality), "lesionzarr": own})
     _write_json(location, f"{layout.volume_key(volume.volume_id)}/{layout.GROUP_FILE}", metadata)
 
 
@@ -192,12 +192,12 @@ def is_whole(location: Location, volume_id: str, own: dict[str, Any]) -> bool:
         Its attributes, as read by `read_attributes`.
     """
     z, y, x = own["volume"]["shape"]
-    return not missing_objects(location, volume_id, (z, y, x))
+    return not missing_objects(location, volume_id, (z, y, x), own["volume"]["modality"])
 
 
-def missing_objects(location: Location, volume_id: str, shape: tuple[int, int, int]) -> list[str]:
+def missing_objects(location: Location, volume_id: str, shape: tuple[int, int, int], modality: str) -> list[str]:
     """List the objects of a volume that are absent or empty, by their keys; the group itself is not one of them."""
-    keys = (f"{layout.volume_key(volume_id)}/{key}" for key in layout.object_keys(shape))
+    keys = (f"{layout.volume_key(volume_id)}/{key}" for key in layout.object_keys(shape, modality))
     return [key for key in keys if not location.size(key)]
 
 
@@ -217,22 +217,24 @@ def volume_attributes(volume: Volume) -> dict[str, Any]:
         "shape": list(volume.grid.shape),
         "spacing_mm": list(volume.grid.spacing_mm),
         "orientation": list(volume.grid.orientation) if volume.grid.orientation else None,
+        "affine": [list(row) for row in volume.grid.affine] if volume.grid.affine else None,
         "first_slice": volume.first_slice,
         "last_slice": volume.last_slice,
+        "tags": volume.tags,
     }
 
 
 def _provenance(volume: Volume, made_by: dict[str, Any], profile: str, checksum: str) -> dict[str, Any]:
-    roots = sorted({PurePath(file.root).name for file in volume.files})
+    files = list(dict.fromkeys(volume.files)) if volume.names_files else []
     return {
         "tool": TOOL,
         **made_by,
         "profile": profile,
         "fingerprint": volume.fingerprint,
         "voxels": checksum,
-        "roots": roots,
-        "files": [file.name for file in volume.files],
-        "file_bytes": [file.size for file in volume.files],
+        "roots": sorted({PurePath(file.root).name for file in files}),
+        "files": [file.name for file in files],
+        "file_bytes": [file.size for file in files],
     }
 
 
@@ -248,22 +250,24 @@ def _lesion_regions(volume: Volume) -> list[Region]:
     return regions
 
 
-def _write_voxels(location: Location, key: str, voxels: NDArray[np.int16], profile: str, regions: list[Region]) -> str:
-    fill_value = _padding(voxels)
-    metadata = layout.hu_metadata(voxels.shape, fill_value, profile)
-    shard_shape = layout.shard_shape(voxels.shape)
+def _write_voxels(location: Location, key: str, volume: Volume, voxels: NDArray[Any], profile: str) -> str:
+    kind = layout.KINDS[volume.modality]
+    fill_value = _padding(voxels) if volume.modality == "CT" else 0.0
+    shard_shape, codecs = layout.shard_shape(voxels.shape), layout.volume_codecs(profile, volume.modality)
+    regions = _lesion_regions(volume)
     digest = hashlib.sha256()
     for number, start in enumerate(range(0, len(voxels), shard_shape[0])):
         part = voxels[start : start + shard_shape[0]]
-        digest.update(np.ascontiguousarray(part, dtype="<i2").data)
+        digest.update(np.ascontiguousarray(part, dtype=np.dtype(kind.dtype).newbyteorder("<")).data)
         order = shards.chunks_of_regions(regions, start, shard_shape, layout.CHUNK)
-        shard = shards.encode_shard(part, shard_shape, layout.CHUNK, fill_value, layout.volume_codecs(profile), order)
-        location.write(f"{key}/c/{number}/0/0", shard)
-    _write_json(location, f"{key}/{layout.GROUP_FILE}", metadata)
+        shard = shards.encode_shard(part, shard_shape, layout.CHUNK, fill_value, codecs, order)
+        location.write(f"{key}/{kind.array}/c/{number}/0/0", shard)
+    metadata = layout.voxel_metadata(voxels.shape, fill_value, profile, volume.modality)
+    _write_json(location, f"{key}/{kind.array}/{layout.GROUP_FILE}", metadata)
     return f"sha256:{digest.hexdigest()}"
 
 
-def _padding(voxels: NDArray[np.int16]) -> int:
+def _padding(voxels: NDArray[Any]) -> int:
     # outside the reconstruction circle scanners write one constant below air, which fills the corners of the slice
     corner = int(voxels[0, 0, 0])
     return corner if corner < -1000 and corner == int(voxels.min()) else -1024

@@ -53,10 +53,10 @@ def suv_factors(tags: Mapping[str, Any]) -> Suv:
     tags
         Attributes of the series by DICOM keyword, as in ``Stack.tags``: Units, CorrectedImage, DecayCorrection,
         SeriesDate, SeriesTime, AcquisitionDate and AcquisitionTime (of the first slice acquired),
-        RadionuclideTotalDose (Bq), RadionuclideHalfLife (s), RadiopharmaceuticalStartDateTime or RadiopharmaceuticalStartTime, PatientWeight (kg),
-        PatientSize (m), PatientSex, SUVType; of private elements GEPrivatePostInjectionDateTime (0009,xx0D),
-        PhilipsSUVScaleFactor (7053,xx00) and PhilipsActivityConcentrationScaleFactor (7053,xx09). Several values are a
-        list or text parted by backslashes.
+        RadionuclideTotalDose (Bq), RadionuclideHalfLife (s), RadiopharmaceuticalStartDateTime or
+        RadiopharmaceuticalStartTime, PatientWeight (kg), PatientSize (m), PatientSex, SUVType; of private elements
+        GEPrivatePostInjectionDateTime (0009,xx0D), PhilipsSUVScaleFactor (7053,xx00) and
+        PhilipsActivityConcentrationScaleFactor (7053,xx09). Several values are a list, or text parted by backslashes.
 
     Returns
     -------

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 NAME = pa.dictionary(pa.int32(), pa.string())
 """Text that many rows share."""
-NUMBERS = pa.list_(pa.float64())
+NUMBERS = pa.list_(pa.field("element", pa.float64()))
+"""Lists name their items as Parquet does, so that the schema comes back as it was written."""
 
 FILE_COLUMNS = [("root", NAME), ("name", pa.string()), ("size", pa.int64()), ("stamp", pa.int64())]
 """The fields of `lesionzarr.series.SourceFile`."""
@@ -117,7 +118,7 @@ SCHEMA = pa.schema(
         ("ge_scan_datetime", NAME),
         ("philips_suv_factor", pa.float64()),
         ("philips_activity_factor", pa.float64()),
-        ("frame_geometry", pa.list_(FRAME)),
+        ("frame_geometry", pa.list_(pa.field("element", FRAME))),
     ],
     metadata={"lesionzarr": "dicom headers 1"},
 )

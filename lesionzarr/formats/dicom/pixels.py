@@ -113,7 +113,9 @@ def _decode(dataset: Any, frame: int | None, file: SourceFile) -> NDArray[Any]:
     with quiet():
         try:
             array, _ = decoder.as_array(dataset, index=index, raw=True)
-        except Exception as error:  # plug-ins raise what their decoder happens to run into
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # plug-ins raise what they run into; a panic of pylibjpeg-rle is no Exception
             text = " ".join(str(error).split())[:200]
             raise SourceError(f"{file.name}: cannot be decoded ({text}); fetch the file again", file.name) from error
     decoded: NDArray[Any] = array

@@ -646,6 +646,8 @@ def test_a_header_in_json_holds_no_pixels_at_any_depth():
     found = header_json(dataset)
     assert "7FE00010" not in json.dumps(found)
     assert "00291010" not in found
+    assert "PixelData" in dataset
+    assert "PixelData" in dataset.IconImageSequence[0]
     assert found["00880200"]["Value"][0]["00280010"]["Value"] == [2]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -143,6 +144,19 @@ PRIVATE_TAGS = [
 ]
 """Private creators, and the elements in every block that they may have taken (PS3.5, 7.8.1)."""
 
+BINARY = {
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelPaddingValue",
+    "PixelRepresentation",
+}
+"""Attributes that are no text in a file."""
+TEXT_VRS = {None, "AS", "CS", "DA", "DS", "DT", "IS", "LO", "PN", "SH", "TM", "UI"}
+"""Value representations that are text; None is that of Implicit VR, where the attribute tells it."""
+
 FREE_TEXTS = ("series_description", "study_description", "protocol", "contrast")
 """Texts that people type, in which a name may stand."""
 
@@ -189,33 +203,56 @@ def _take(read: Callable[[Any, str], Any], dataset: Any, keywords: dict[str, str
     return {column: read(dataset, keyword) for column, keyword in keywords.items()}
 
 
+@cache
+def _tag(keyword: str) -> Any:
+    from pydicom.tag import Tag
+
+    return Tag(keyword)
+
+
 def _value(dataset: Any, keyword: str) -> Any:
+    tag = _tag(keyword)
+    # most are absent, and pydicom takes long to say so
+    if tag not in dataset.keys():  # noqa: SIM118
+        return None
     try:
-        return dataset.get(keyword)
+        return dataset[tag].value
     except (ValueError, TypeError, OverflowError, AttributeError, NotImplementedError, LookupError):
         # pydicom converts on access, and some values cannot be
         return None
 
 
+def _plain(dataset: Any, keyword: str) -> Any:
+    """Give the value as the file writes it where that is ASCII text; else as pydicom converts it, at a cost."""
+    tag = _tag(keyword)
+    element = dataset.get_item(tag) if tag in dataset.keys() and keyword not in BINARY else None  # noqa: SIM118
+    if element is not None and element.VR in TEXT_VRS:
+        raw = element.value
+        if isinstance(raw, bytes) and raw.isascii():
+            return raw.decode("ascii").split("\\")
+    return _value(dataset, keyword)
+
+
 def _text(dataset: Any, keyword: str) -> str | None:
-    return _as_text(_value(dataset, keyword))
+    return _as_text(_plain(dataset, keyword))
 
 
 def _as_text(value: Any) -> str | None:
     if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
-        value = "\\".join(map(str, value))
+        value = "\\".join(str(part).strip(" \0") for part in value)
     text = "" if value is None else str(value).replace("\0", "").strip()
     # what cannot be told in UTF-8 cannot be kept in a table
     return text.encode("utf-8", "replace").decode() or None
 
 
 def _decimal(dataset: Any, keyword: str) -> float | None:
-    return _as_decimal(_value(dataset, keyword))
+    value = _plain(dataset, keyword)
+    return _as_decimal(value[0] if isinstance(value, list) and len(value) == 1 else value)
 
 
 def _as_decimal(value: Any) -> float | None:
     try:
-        number = float(value)
+        number = float(value.strip(" \0") if isinstance(value, str) else value)
     except (ValueError, TypeError, OverflowError):
         return None
     return number if math.isfinite(number) else None
@@ -228,7 +265,7 @@ def _whole(dataset: Any, keyword: str) -> int | None:
 
 def _vector(dataset: Any, keyword: str, length: int) -> list[float] | None:
     try:
-        numbers = [_as_decimal(value) for value in _value(dataset, keyword)]
+        numbers = [_as_decimal(value) for value in _plain(dataset, keyword)]
     except TypeError:
         return None
     complete = [number for number in numbers if number is not None]
@@ -245,9 +282,10 @@ def _tracer(dataset: Any) -> dict[str, Any]:
 
 def _private(dataset: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    is_private = any(tag.is_private for tag in dataset.keys())  # noqa: SIM118 (elements would be converted)
     for column, (group, creator, element) in PRIVATE.items():
         try:
-            value = dataset.private_block(group, creator)[element].value
+            value = dataset.private_block(group, creator)[element].value if is_private else None
         except (KeyError, ValueError, TypeError):
             value = None
         if isinstance(value, bytes):

@@ -18,7 +18,7 @@ from lesionzarr.formats.archive import read_file
 from lesionzarr.formats.dicom.reading import quiet, read_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from lesionzarr.formats.dicom.stacks import Stack
 
@@ -65,9 +65,8 @@ two factors, which tell nothing of the patient (the factors are in the list of s
 """
 
 MAX_BINARY = 4096
-"""Bytes of a binary value that `header_json` keeps: lookup tables and vendors' blocks are longer."""
-PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
-BINARY = {"OB", "OW", "OF", "OD", "OL", "OV", "UN"}
+"""Length of a binary value in base64 that `header_json` keeps: lookup tables and vendors' blocks are longer."""
+PIXELS = {"7FE00008", "7FE00009", "7FE00010"}
 
 
 def allowed_tags(rows: Sequence[dict[str, Any]], acquired: dict[str, Any]) -> dict[str, Any]:
@@ -111,13 +110,14 @@ def header_json(dataset: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        By tag as eight hexadecimal digits. Without pixel data at any depth, binary values of more than `MAX_BINARY`
-        bytes, and values that cannot be told in JSON.
+        By tag as eight hexadecimal digits. Without pixel data at any depth, binary values longer than `MAX_BINARY`,
+        and values that cannot be told in JSON.
     """
     with quiet():
-        _drop_binary(dataset)
-        found: dict[str, Any] = dataset.to_json_dict(suppress_invalid_tags=True)
-    return found
+        header = dataset.to_json_dict(
+            bulk_data_threshold=MAX_BINARY, bulk_data_element_handler=lambda _: "", suppress_invalid_tags=True
+        )
+    return _without_bulk(header)
 
 
 def stack_headers(stack: Stack) -> dict[str, Any]:
@@ -167,16 +167,11 @@ def remap_uid(uid: str, key: bytes) -> str:
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
-def _drop_binary(dataset: Any) -> None:
-    for tag in list(dataset.keys()):
-        element = dataset.get_item(tag)
-        is_long = element.VR in BINARY and isinstance(element.value, bytes) and len(element.value) > MAX_BINARY
-        if tag in PIXELS or is_long:
-            del dataset[tag]
-        elif element.VR == "SQ":
-            _drop_items(dataset[tag].value)
-
-
-def _drop_items(items: Iterable[Any]) -> None:
-    for item in items:
-        _drop_binary(item)
+def _without_bulk(header: dict[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for tag, element in header.items():
+        if tag in PIXELS or "BulkDataURI" in element:
+            continue
+        is_sequence = element["vr"] == "SQ" and "Value" in element
+        kept[tag] = element | {"Value": [_without_bulk(item) for item in element["Value"]]} if is_sequence else element
+    return kept

@@ -135,12 +135,12 @@ def _add_convert(commands: Any) -> None:
 
 
 def _add_setting(
-    parser: argparse.ArgumentParser, name: str, *, help: str, many: bool = False, flag: bool = False  # noqa: A002
+    parser: argparse.ArgumentParser, name: str, *, text: str, many: bool = False, flag: bool = False
 ) -> None:
     if flag:
-        parser.add_argument(name, action="store_true", default=None, help=help)
+        parser.add_argument(name, action="store_true", default=None, help=text)
     else:
-        parser.add_argument(name, metavar="PATH", type=Path, nargs="+" if many else None, help=help)
+        parser.add_argument(name, metavar="PATH", type=Path, nargs="+" if many else None, help=text)
 
 
 def _convert(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from lesionzarr.errors import SettingError, not_found
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from lesionzarr.series import Scan, Volume
@@ -69,12 +68,12 @@ def option(text: str, *, many: bool = False) -> Any:
     -------
     dataclasses.Field
     """
-    return field(default=() if many else None, metadata={"help": text, "many": many})
+    return field(default=() if many else None, metadata={"text": text, "many": many})
 
 
 def flag(text: str) -> Any:
     """Declare a setting of a converter that is off unless it is asked for; `text` as of `option`."""
-    return field(default=False, metadata={"help": text, "flag": True})
+    return field(default=False, metadata={"text": text, "flag": True})
 
 
 def converter_names() -> list[str]:
@@ -130,7 +129,7 @@ def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Co
 
 
 def describe(converter: Converter) -> dict[str, Any]:
-    """Say for the provenance of a volume what made it: converter, flags, and the names of the files that it was given."""
+    """Say for the provenance of a volume what made it: converter, flags, and names of the files that it was given."""
     settings: dict[str, Any] = {}
     for item in fields(converter):
         if item.name != "source" and (value := getattr(converter, item.name)):

@@ -60,7 +60,9 @@ class Pseudonyms:
         return uid if uid.startswith(PUBLIC) else remap_uid(uid, self.key)
 
     def _volume(self, volume: Volume) -> Volume:
-        ids = {name: self.text(getattr(volume, name)) for name in ("volume_id", "series_id", "study_id")}
+        ids: dict[str, Any] = {
+            name: self.text(getattr(volume, name)) for name in ("volume_id", "series_id", "study_id")
+        }
         lesions = tuple(map(self._lesion, volume.lesions))
         tags: dict[str, Any] = json.loads(self.text(json.dumps(volume.tags)))
         # paths hold UIDs, or parts of them
@@ -68,7 +70,9 @@ class Pseudonyms:
 
     def _lesion(self, lesion: Lesion) -> Lesion:
         names = ("lesion_id", "volume_id", "series_id", "study_id", "key_slice", "extra")
-        texts = {name: self.text(value) for name in names if (value := getattr(lesion, name)) is not None}
+        texts: dict[str, Any] = {
+            name: self.text(value) for name in names if (value := getattr(lesion, name)) is not None
+        }
         return replace(lesion, **texts)
 
     def _issue(self, issue: Issue) -> Issue:

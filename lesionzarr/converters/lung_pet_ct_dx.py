@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lesionzarr import samples
@@ -24,12 +23,13 @@ from lesionzarr.annotations.voc_lesions import lesions_of_volume
 from lesionzarr.converters._base import flag, option
 from lesionzarr.converters._pseudonyms import Pseudonyms
 from lesionzarr.errors import SettingError, SourceError
-from lesionzarr.formats.dicom import find_stacks, read_stack, scan_headers, stack_headers
+from lesionzarr.formats.dicom import file_headers, find_stacks, read_stack, scan_headers
 from lesionzarr.formats.suv import suv_factors
 from lesionzarr.series import Scan, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lesionzarr.lesion import Lesion
     from lesionzarr.report import Issue
 
-COMPANIONS = re.compile(r"(^|/)(\.DS_Store|LICENSE|metadata\.csv)$|\.(xml|xlsx)$", re.IGNORECASE)
+COMPANIONS = re.compile(r"(^|/)(\.DS_Store|LICENSE|metadata\.csv)$|\.(xml|xlsx|zip)$", re.IGNORECASE)
 """Files of the collection that are no images, and no news."""
 AGE = re.compile(r"(\d{3})([DWMY])")
 DAYS_A_YEAR = 365.25
@@ -105,7 +105,7 @@ class LungPetCtDx:
         return Pseudonyms.read(self.uid_key).apply(scan) if self.uid_key else scan
 
     def _news(self, issues: Iterable[Issue]) -> list[Issue]:
-        return [issue for issue in issues if not (issue.kind == "no-dicom" and COMPANIONS.search(issue.file))]
+        return [issue for issue in issues if not (issue.kind == "not-dicom" and COMPANIONS.search(issue.file))]
 
     def _volume(self, stack: Stack, lesions: list[Lesion], clinical: Clinical) -> Volume:
         numbers = [number for number in stack.instance_numbers if number is not None]
@@ -155,7 +155,7 @@ class LungPetCtDx:
         SourceError
             A file that cannot be read.
         """
-        return stack_headers(volume)
+        return file_headers(volume.files)
 
     @staticmethod
     def example(folder: Path, seed: int = 0) -> Path:
@@ -174,9 +174,9 @@ def _lesions(stack: Stack, table: BoxTable, clinical: Clinical) -> tuple[list[Le
         size=(rows, columns),
         table=table,
     )
-    known = {"sex": stack.tags.get("PatientSex"), "age": _years(stack.tags.get("PatientAge"))}
-    dated = {**{name: value for name, value in known.items() if value}, "study_date": _iso(stack.tags.get("StudyDate"))}
-    return join_clinical([replace(lesion, **dated) for lesion in lesions], clinical), issues
+    sex, age, day = (stack.tags.get(name) for name in ("PatientSex", "PatientAge", "StudyDate"))
+    known = [replace(lesion, sex=sex, age=_years(age), study_date=_iso(day)) for lesion in lesions]
+    return join_clinical(known, clinical), issues
 
 
 def _tags(stack: Stack, clinical: Clinical) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _tags(stack: Stack, clinical: Clinical) -> dict[str, Any]:
 
 
 def _suv(stack: Stack, clinical: Clinical) -> dict[str, Any]:
-    """Give the SUV factors; where the header has no weight, that of the clinical table stands for it, and it is said."""
+    """Give the SUV factors; where the header has no weight, that of the clinical table stands for it and is named."""
     patient = clinical.patient(stack.patient_id)
     tags = dict(stack.tags)
     borrowed = not tags.get("PatientWeight") and patient is not None and patient.weight_kg is not None

@@ -6,12 +6,14 @@ memory holds the directory and one member.
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 import zlib
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from lesionzarr.errors import SourceError
 from lesionzarr.series import SourceFile
@@ -22,14 +24,22 @@ if TYPE_CHECKING:
 DEPTH = 4
 """Folder levels below a root that are searched: Images_png_56/Images_png/<series>/<slice> and one to spare."""
 
+BUFFER_BYTES = 16384
+"""What is unpacked of a zip member at a time by `open_file`: the header of a CT slice, mostly."""
 
-def iter_files(root: Path) -> Iterator[SourceFile]:
+FAULTS = (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a file or a zip member raises."""
+
+
+def iter_files(root: Path, depth: int = DEPTH) -> Iterator[SourceFile]:
     """List every file under a folder or in a zip.
 
     Parameters
     ----------
     root
-        A folder (links are followed, `DEPTH` levels deep) or a zip.
+        A folder (links are followed) or a zip.
+    depth
+        Folder levels below a folder that are searched.
 
     Yields
     ------
@@ -42,7 +52,7 @@ def iter_files(root: Path) -> Iterator[SourceFile]:
         The root is neither, or the zip is damaged.
     """
     if root.is_dir():
-        yield from _iter_folder(root)
+        yield from _iter_folder(root, "", depth)
     else:
         for info in _open_zip(root).infolist():
             if not info.is_dir():
@@ -78,11 +88,46 @@ def read_file(file: SourceFile) -> bytes:
         if root.is_dir():
             return (root / file.name).read_bytes()
         return _open_zip(root).read(file.name)
-    except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise SourceError(f"{root.name}/{file.name}: cannot be read ({_fault(error)})") from error
+    except FAULTS as error:
+        raise _unreadable(file, error) from error
 
 
-def _iter_folder(root: Path, prefix: str = "", depth: int = DEPTH) -> Iterator[SourceFile]:
+@contextmanager
+def open_file(file: SourceFile) -> Iterator[BinaryIO]:
+    """Open one file to read its beginning: of a zip member only what is read is unpacked, and no checksum is checked.
+
+    Parameters
+    ----------
+    file
+        As listed by `iter_files`.
+
+    Yields
+    ------
+    BinaryIO
+        Buffered and seekable.
+
+    Raises
+    ------
+    SourceError
+        It is gone, cannot be read, or is damaged; also where that is met while it is read.
+    """
+    root = Path(file.root)
+    try:
+        if root.is_dir():
+            with (root / file.name).open("rb") as stream:
+                yield stream
+        else:
+            with _open_zip(root).open(file.name) as member:
+                yield io.BufferedReader(cast("io.RawIOBase", member), BUFFER_BYTES)
+    except FAULTS as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: SourceFile, error: Exception) -> SourceError:
+    return SourceError(f"{Path(file.root).name}/{file.name}: cannot be read ({_fault(error)})", file.name)
+
+
+def _iter_folder(root: Path, prefix: str, depth: int) -> Iterator[SourceFile]:
     try:
         entries = sorted(os.scandir(root / prefix), key=lambda entry: entry.name)
     except OSError as error:

@@ -50,22 +50,17 @@ class Layout(NamedTuple):
         return ["x".join(map(str, self.chunk)), str(self.block), f"{self.codec} {self.level}{bits}"]
 
 
-ZSTD, ZSTD_BITS = ("zstd", 5, "shuffle"), ("zstd", 5, "bitshuffle")
-LZ4, LZ4HC_BITS = ("lz4", 5, "shuffle"), ("lz4hc", 9, "bitshuffle")
+ZSTD, LZ4, LZ4HC_BITS = ("zstd", 5, "shuffle"), ("lz4", 5, "shuffle"), ("lz4hc", 9, "bitshuffle")
 LAYOUTS = [
     *(Layout((8, 64, 64), block, *ZSTD) for block in (8, 4, 2)),
-    *(Layout((16, 64, 64), block, *ZSTD) for block in (16, 8, 4)),
-    Layout((32, 64, 64), 4, *ZSTD),
+    Layout((16, 64, 64), 8, *ZSTD),
     Layout((4, 128, 128), 2, *ZSTD),
     *(Layout((8, 128, 128), block, *ZSTD) for block in (2, 1)),
     Layout((16, 128, 128), 2, *ZSTD),
-    Layout((8, 256, 256), 1, *ZSTD),
-    *(Layout((8, 64, 64), 8, "zstd", level, "shuffle") for level in (1, 9)),
-    *(Layout((8, 64, 64), block, *ZSTD_BITS) for block in (8, 4)),
-    *(Layout((8, 64, 64), block, *LZ4) for block in (8, 4)),
-    *(Layout((8, 64, 64), block, *LZ4HC_BITS) for block in (8, 4, 2)),
-    Layout((16, 64, 64), 4, *LZ4HC_BITS),
-    *(Layout((8, 128, 128), block, *LZ4HC_BITS) for block in (2, 1)),
+    Layout((8, 64, 64), 8, "zstd", 1, "shuffle"),
+    Layout((8, 64, 64), 8, "zstd", 5, "bitshuffle"),
+    Layout((8, 64, 64), 8, *LZ4),
+    Layout((8, 64, 64), 8, *LZ4HC_BITS),
     Layout((16, 128, 128), 1, *LZ4HC_BITS),
 ]
 

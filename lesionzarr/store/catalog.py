@@ -378,13 +378,11 @@ def _open(location: Location, cache_bytes: int = 0) -> Catalog:
         raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
     if info.get("kind") == "pack":
         raise SettingError(f"{location.name}: a pack; open it with lesionzarr.open_pack")
-    return Catalog(
-        location,
-        info,
-        read_table(location, layout.LESIONS_TABLE, "lesion_id"),
-        read_table(location, layout.VOLUMES_TABLE, "volume_id"),
-        cache_bytes,
-    )
+    lesions = read_table(location, layout.LESIONS_TABLE, "lesion_id")
+    volumes = read_table(location, layout.VOLUMES_TABLE, "volume_id")
+    if not {*VOLUMES.names} <= {*volumes, "volume_id"}:
+        raise StoreError(f"{location.name}: its catalog is of an older lesionzarr; run `lesionzarr index`")
+    return Catalog(location, info, lesions, volumes, cache_bytes)
 
 
 def _order(row: dict[str, Any]) -> tuple[bool, int, str]:
@@ -414,10 +412,10 @@ def _volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict
         raise IntegrityError(
             f"{location.name}: volume {volume_id}, {name}/zarr.json: missing or damaged; convert it again"
         ) from error
-    tags = volume["tags"]
+    tags, affine = volume.get("tags", {}), volume.get("affine")
     return {
         **volume,
-        "affine": [number for row in volume["affine"] for number in row] if volume["affine"] else None,
+        "affine": [number for row in affine for number in row] if affine else None,
         "frame_uid": tags.get("FrameOfReferenceUID"),
         "study_date": tags.get("StudyDate"),
         "kernel": tags.get("ConvolutionKernel"),

@@ -148,7 +148,7 @@ def _read(*, folder: str, size: str, seconds: float, peer: str) -> dict[str, flo
     crops, _ = data.crops(size, "many")
     out = np.empty((BATCH, *crops[0].size), dtype=np.uint8)
     reader = PEERS[peer](data, THREADS, "portable")
-    batches = [tuple(crops[at : at + BATCH]) for at in range(0, len(crops), BATCH)]
+    batches = [tuple(crops[at : at + BATCH]) for at in range(0, len(crops) - BATCH + 1, BATCH)]
     for batch in batches:
         reader.batch(batch, out)
     done, began = 0, time.perf_counter()
@@ -159,8 +159,8 @@ def _read(*, folder: str, size: str, seconds: float, peer: str) -> dict[str, flo
     costs = [reader.explain(batch) for batch in batches] if isinstance(reader, Lesionzarr) else []
     return {
         "rate": rate,
-        "bytes": sum(cost.read_bytes for cost in costs) / len(crops),
-        "requests": sum(cost.requests for cost in costs) / len(crops),
+        "bytes": sum(cost.read_bytes for cost in costs) / (BATCH * len(batches)),
+        "requests": sum(cost.requests for cost in costs) / (BATCH * len(batches)),
     }
 
 

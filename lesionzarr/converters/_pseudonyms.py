@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from lesionzarr.report import Issue
     from lesionzarr.series import Scan, Volume
 
-UID = re.compile(r"(?<![0-9.])[0-2](?:\.(?:0|[1-9][0-9]*)){3,}(?![0-9.])")
-"""A UID in a text: version numbers have fewer parts."""
+UID = re.compile(r"(?<![0-9])(?<![0-9]\.)(?:2\.25\.[0-9]+|[0-2](?:\.[0-9]+){3,})(?![0-9]|\.[0-9])")
+"""A UID in a text, also between a file's prefix and suffix: ``2.25.`` and a number, or four parts or more, which version
+numbers and decimals have not."""
 PUBLIC = "1.2.840.10008."
 """Root of the UIDs that the standard defines: they name kinds, not things."""
 LEAST_BYTES = 16
@@ -56,12 +57,17 @@ class Pseudonyms:
         """Replace every UID in a text."""
         return UID.sub(lambda found: self._other(found[0]), text)
 
+    def fault(self, message: str, file: str) -> tuple[str, str]:
+        """Give a message and the file that it is about, without the file's folders: their names hold parts of UIDs."""
+        name = PurePosixPath(file).name
+        return self.text(message.replace(file, name) if file else message), self.text(name)
+
     def _other(self, uid: str) -> str:
         return uid if uid.startswith(PUBLIC) else remap_uid(uid, self.key)
 
     def _volume(self, volume: Volume) -> Volume:
         ids: dict[str, Any] = {
-            name: self.text(getattr(volume, name)) for name in ("volume_id", "series_id", "study_id")
+            name: self.text(getattr(volume, name)) for name in ("volume_id", "series_id", "study_id", "patient_id")
         }
         lesions = tuple(map(self._lesion, volume.lesions))
         tags: dict[str, Any] = json.loads(self.text(json.dumps(volume.tags)))
@@ -69,17 +75,18 @@ class Pseudonyms:
         return replace(volume, **ids, lesions=lesions, tags=tags, names_files=False)
 
     def _lesion(self, lesion: Lesion) -> Lesion:
-        names = ("lesion_id", "volume_id", "series_id", "study_id", "key_slice", "extra")
+        names = ("lesion_id", "volume_id", "series_id", "study_id", "patient_id", "key_slice", "extra")
         texts: dict[str, Any] = {
             name: self.text(value) for name in names if (value := getattr(lesion, name)) is not None
         }
         return replace(lesion, **texts)
 
     def _issue(self, issue: Issue) -> Issue:
+        message, file = self.fault(issue.message, issue.file)
         return replace(
             issue,
             item=self.text(issue.item),
-            file=self.text(PurePosixPath(issue.file).name),
-            message=self.text(issue.message),
+            file=file,
+            message=message,
             lesions=tuple(map(self.text, issue.lesions)),
         )

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from lesionzarr.report import Issue
     from lesionzarr.series import Scan, Volume
 
-UID = re.compile(r"(?<![0-9])(?<![0-9]\.)(?:2\.25\.[0-9]+|[0-2](?:\.[0-9]+){3,})(?![0-9]|\.[0-9])")
-"""A UID in a text, also between a file's prefix and suffix: ``2.25.`` and a number, or four parts or more, which version
-numbers and decimals have not."""
+UID = re.compile(r"[0-9]+(?:\.[0-9]+){3,}|2\.25\.[0-9]+")
+"""A UID in a text, with the numbers that a file's name may have before it: four parts or more, which decimals and most
+version numbers have not, or ``2.25.`` and a number."""
 PUBLIC = "1.2.840.10008."
 """Root of the UIDs that the standard defines: they name kinds, not things."""
 LEAST_BYTES = 16

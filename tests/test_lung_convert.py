@@ -28,10 +28,12 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its own short name
 import tensorstore
 import zarr
+from PIL import Image
 
 import lesionzarr
 from lesionzarr.cli import main
 from lesionzarr.errors import SettingError, SourceError
+from lesionzarr.export.pictures import contact_sheet
 from lesionzarr.samples import LUNG_QUIRKS, lung_pet_ct_dx
 from lesionzarr.samples._nbia_image_quirks import SECRETS
 from lesionzarr.store.layout import REPORT
@@ -756,3 +758,27 @@ def test_a_lesion_row_goes_there_and_back(clean_store):
     for lesion in lesions_of(clean_store):
         assert type(lesion).from_row(lesion.to_row()) == lesion
         assert dataclasses.asdict(lesion)["source"] == NAME
+
+
+# pictures
+
+
+def test_a_picture_shows_the_box_of_its_own_slice(lung_store, capsys, tmp_path):
+    assert main(["render", str(lung_store), "-o", str(tmp_path), "--window", "lung"]) == 0
+    capsys.readouterr()
+    for lesion in lesions_of(lung_store):
+        with Image.open(tmp_path / f"{lesion.lesion_id}.png") as picture:
+            yellow = (np.asarray(picture) == (255, 214, 10)).all(-1)
+        y, x = np.nonzero(yellow)
+        (own,) = [box[1:] for box in lesion.extras["slice_boxes"] if box[0] == lesion.key_z]
+        assert own != [lesion.x0, lesion.y0, lesion.x1, lesion.y1]
+        assert [x.min(), y.min(), x.max(), y.max()] == pytest.approx(own, abs=1)
+
+
+def test_a_long_caption_stays_below_its_own_picture():
+    tiles = [(Image.new("RGB", (64, 64)), [line]) for line in ("1.2.840." * 12 + "lesion1", "")]
+    sheet = np.asarray(contact_sheet(tiles, columns=2, tile=64))
+    beside = sheet[:, 8 + 64 + 8 :]
+    ink = (sheet[72:, 8:72] > 100).any()
+    assert ink
+    assert (beside[72:] == sheet[-1, -1]).all()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from lesionzarr.errors import SettingError
 from lesionzarr.formats.dicom import remap_uid
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from lesionzarr.lesion import Lesion
@@ -45,22 +45,32 @@ class Pseudonyms:
 
     def apply(self, scan: Scan) -> Scan:
         """Replace every UID in a scan, in ids, tags and messages, but in the places that files are read from."""
+        names = {file.name for volume in scan.volumes for file in volume.files}
+        names |= {issue.file for issue in (*scan.missing, *scan.failed, *scan.issues)}
+        # longest first, so that none hides a part of another; their names hold parts of UIDs
+        folders = sorted({name.rpartition("/")[0] + "/" for name in names} - {"/"}, key=lambda name: (-len(name), name))
+
+        def shorten(issues: tuple[Issue, ...]) -> tuple[Issue, ...]:
+            return tuple(self._issue(issue, folders) for issue in issues)
+
         return replace(
             scan,
             volumes=tuple(map(self._volume, scan.volumes)),
-            missing=tuple(map(self._issue, scan.missing)),
-            failed=tuple(map(self._issue, scan.failed)),
-            issues=tuple(map(self._issue, scan.issues)),
+            missing=shorten(scan.missing),
+            failed=shorten(scan.failed),
+            issues=shorten(scan.issues),
         )
 
     def text(self, text: str) -> str:
         """Replace every UID in a text."""
         return UID.sub(lambda found: self._other(found[0]), text)
 
-    def fault(self, message: str, file: str) -> tuple[str, str]:
-        """Give a message and the file that it is about, without the file's folders: their names hold parts of UIDs."""
-        name = PurePosixPath(file).name
-        return self.text(message.replace(file, name) if file else message), self.text(name)
+    def fault(self, message: str, file: str, folders: Sequence[str] = ()) -> tuple[str, str]:
+        """Replace every UID in a message and the file that it is about, and leave out the file's and other folders."""
+        own, _, name = file.rpartition("/")
+        for folder in (f"{own}/", *folders):
+            message = message.replace(folder, "") if len(folder) > 1 else message
+        return self.text(message), self.text(name)
 
     def _other(self, uid: str) -> str:
         return uid if uid.startswith(PUBLIC) else remap_uid(uid, self.key)
@@ -81,8 +91,8 @@ class Pseudonyms:
         }
         return replace(lesion, **texts)
 
-    def _issue(self, issue: Issue) -> Issue:
-        message, file = self.fault(issue.message, issue.file)
+    def _issue(self, issue: Issue, folders: Sequence[str]) -> Issue:
+        message, file = self.fault(issue.message, issue.file, folders)
         return replace(
             issue,
             item=self.text(issue.item),

@@ -135,7 +135,7 @@ def halfway(ct, pet):
 
 def shown(grid_size, crop):
     """Slices of the volume that a crop shows, and those of the crop that lie in the volume."""
-    starts = [int(round(start)) for start in crop.origin]
+    starts = [round(start) for start in crop.origin]
     inside = [slice(max(0, -a), min(n, size - a)) for a, n, size in zip(starts, SIZE, grid_size, strict=True)]
     there = [slice(a + part.start, a + part.stop) for a, part in zip(starts, inside, strict=True)]
     return tuple(there), tuple(inside)

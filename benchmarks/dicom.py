@@ -1,6 +1,6 @@
 """How fast DICOM is listed and converted, beside bare loops of pydicom over the same files.
 
-    python benchmarks/dicom.py [--data ZIP ...] [--copies 8] [--headers 100000] [--repeats 2]
+    python benchmarks/dicom.py [--data ZIP ...] [--copies 4] [--headers 100000] [--repeats 2]
 
 The CT series in each ZIP are repeated under other UIDs until there is enough to measure; without `--data` a synthetic
 Lung-PET-CT-Dx of 512 x 512 pixels is. Then `--headers` small objects are made, and listed with an index, in a process
@@ -57,7 +57,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, nargs="+", help="zips with CT series; default: synthetic")
-    parser.add_argument("--copies", type=int, default=8, help="how often they are repeated (default: %(default)s)")
+    parser.add_argument("--copies", type=int, default=4, help="how often they are repeated (default: %(default)s)")
     parser.add_argument("--headers", type=int, default=100_000, help="objects to list (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=2, help="(default: %(default)s)")
     for name in ("--row", "--source", "--store"):  # of the processes that measure

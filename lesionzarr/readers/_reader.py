@@ -259,6 +259,7 @@ class Reader(ABC):
         fetcher = fetcher_of(self.catalog)
         parts = [part for request in requests for part in (request, *request.overlays)]
         told = explain(fetcher, regions_of(parts, [plan_request(part) for part in parts]))
+        told = replace(told, images=len(requests))
         if not run:
             return told
         began = time.perf_counter()
@@ -431,10 +432,12 @@ class Reader(ABC):
         if batch_size < 1:
             raise SettingError(f"a batch size of {batch_size}: at least 1 is needed")
         requests = [self.request(lesion) for lesion in lesions]
-        if not self._windows():
+        # presets and the source's own windows are in HU
+        if not self._windows() or any(isinstance(window, str) for window in self._windows()):
             for request in requests:
                 if request.modality != "CT":
-                    raise SettingError(f"volume {request.volume_id} holds PET, which has no HU: give a window in SUV")
+                    text = f"volume {request.volume_id} holds PET, which has no HU"
+                    raise SettingError(f"{text}: give a window as (low, high) in SUV")
         shapes = {(len(request.z), *request.size) for request in requests}
         if len(shapes) > 1:
             raise GeometryError(f"images of different shapes {sorted(shapes)} make no batch; give a size")

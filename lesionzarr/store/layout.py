@@ -15,10 +15,11 @@
         hu/c/<i>/0/0                one shard per 64 slices
         z, y, x                     float64, position in mm along the LPS axes
 
-Everything is Zarr v3. `hu` uses ``sharding_indexed``: inner chunks (8, 64, 64), each encoded by the profile's codecs
-and closed by ``crc32c``; the index stands at the end and has its own ``crc32c``. First come the chunks of 9 x 128 x 128
-voxels round each lesion, lesion by lesion, then the others, both in lexicographic order. Every inner chunk of every
-shard is present: a missing shard or chunk is damage, never padding. `fill_value` is the volume's own padding.
+Everything is Zarr v3. `hu` uses ``sharding_indexed``: inner chunks (8, 64, 64), each encoded by the profile's codecs,
+with Blosc's blocks of four slices that decode on their own, and closed by ``crc32c``; the index stands at the end and
+has its own ``crc32c``. First come the chunks of 9 x 128 x 128 voxels round each lesion, lesion by lesion, then the
+others, both in lexicographic order. Every inner chunk of every shard is present: a missing shard or chunk is damage,
+never padding. `fill_value` is the volume's own padding.
 
 ``attributes.lesionzarr`` of a volume's group holds
 
@@ -55,7 +56,7 @@ LESIONS_TABLE = "catalog/lesions.parquet"
 REPORT = "catalog/report.json"
 
 CHUNK = (8, 64, 64)
-BLOCK_SLICES = 8
+BLOCK_SLICES = 4
 """Slices of a chunk that decode on their own."""
 SHARD_SLICES = 64
 LESION_SIZE = (9, 128, 128)

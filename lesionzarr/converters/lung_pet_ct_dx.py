@@ -147,6 +147,9 @@ class LungPetCtDx:
         """
         return read_stack(volume)
 
+    def read_mask(self, volume: Volume) -> None:
+        """Give None: there are no masks."""
+
     def read_headers(self, volume: Volume) -> dict[str, Any]:
         """Read the full headers of a volume: those in common, and for each file what differs.
 

@@ -45,11 +45,12 @@ def find_placing(header: NiftiHeader, like: Grid | None = None) -> Placing:
     Returns
     -------
     Placing
-        Each stored axis goes to the axis that it is nearest to. An image without an affine is (k, j, i).
+        Each stored axis goes to the axis that it is nearest to. Where the image or `like` has no affine it is
+        (k, j, i).
     """
-    if header.affine is None:
+    if header.affine is None or (like is not None and like.affine is None):
         return Placing((2, 1, 0), (False, False, False))
-    wanted = LPS_AXES if like is None or like.affine is None else _directions(np.asarray(like.affine))
+    wanted = LPS_AXES if like is None else _directions(np.asarray(like.affine))
     cosines = wanted.T @ _directions(np.asarray(header.affine))
     order = max(permutations(range(3)), key=lambda order: sum(abs(cosines[i, axis]) for i, axis in enumerate(order)))
     z, y, x = (bool(cosines[i, axis] < 0) for i, axis in enumerate(order))
@@ -69,12 +70,12 @@ def nifti_grid(header: NiftiHeader, like: Grid | None = None) -> Grid:
     Returns
     -------
     Grid
-        Of (z, y, x), in mm; without orientation and affine where the file has none.
+        Of (z, y, x), in mm; without orientation and affine where the file or `like` has none.
     """
     placing = find_placing(header, like)
     z, y, x = (header.shape[axis] for axis in placing.order)
     spacing = tuple(header.spacing_mm[axis] for axis in placing.order)
-    if header.affine is None:
+    if header.affine is None or (like is not None and like.affine is None):
         return Grid((z, y, x), (spacing[0], spacing[1], spacing[2]))
     stored = np.asarray(header.affine)
     columns = stored[:, list(placing.order)]
@@ -92,9 +93,9 @@ def nifti_grid(header: NiftiHeader, like: Grid | None = None) -> Grid:
 def is_same_grid(one: Grid, other: Grid) -> bool:
     """Tell whether two grids have as many voxels at the same places, within a tenth of a voxel at every corner.
 
-    Without an affine on either side shape and spacing decide.
+    Where neither has an affine shape and spacing decide; where one has none they are not the same.
     """
-    if one.shape != other.shape:
+    if one.shape != other.shape or (one.affine is None) != (other.affine is None):
         return False
     if one.affine is None or other.affine is None:
         pairs = zip(one.spacing_mm, other.spacing_mm, strict=True)

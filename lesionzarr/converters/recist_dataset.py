@@ -17,7 +17,7 @@ from lesionzarr.annotations.recist_labels import parse_labels
 from lesionzarr.converters._base import flag, option
 from lesionzarr.converters._recist_files import NIFTI, find_files
 from lesionzarr.converters._recist_lesions import Marked, Place, make_lesions, mask_issues
-from lesionzarr.converters._recist_tables import read_tables
+from lesionzarr.converters._recist_tables import WINDOWS, read_tables
 from lesionzarr.errors import SourceError
 from lesionzarr.formats.archive import read_file
 from lesionzarr.formats.dicom import file_headers, find_stacks, read_stack, scan_headers
@@ -292,8 +292,8 @@ def _owner(files: Files, images: list[Image], found: _Found) -> Image | None:
             return image
     other = nifti_grid(header, images[0].grid)
     what = "shape" if other.shape != images[0].grid.shape else "affine"
-    text = f"{files.stem}: its mask has another {what} than its image ({other.shape}, {images[0].grid.shape})"
-    text += "; it is converted without the mask"
+    sizes = f" ({other.shape}, {images[0].grid.shape})" if what == "shape" else ""
+    text = f"{files.stem}: its mask has another {what} than its image{sizes}; it is converted without the mask"
     found.failed.append(Issue(f"mask-{what}", files.stem, files.masks.name, text))
     return None
 
@@ -331,15 +331,18 @@ def _place(image: Image, files: Files | None, tables: Tables) -> Place:
 
 
 def _tags(image: Image, place: Place) -> dict[str, Any]:
-    """Give what is known of a series by keywords of DICOM; Region and Window are the dataset's own words."""
+    """Give what is known of a series by keywords of DICOM, and its region, which has none there."""
     row, stack = place.row, image.stack
     date = row.study_date.replace("-", "") if row and row.study_date else None
     tags: dict[str, Any] = {
         "StudyDate": date,
         "SliceThickness": row.thickness_mm if row else None,
         "Region": place.region,
-        "Window": place.window,
     }
+    if place.window is not None:
+        window = WINDOWS[place.window]
+        tags["WindowCenter"], tags["WindowWidth"] = (window.low + window.high) / 2, window.high - window.low
+        tags["WindowCenterWidthExplanation"] = place.window
     known = {name: value for name, value in tags.items() if value is not None}
     return {**stack.tags, "FrameOfReferenceUID": stack.frame_uid or None, **known} if stack else known
 

@@ -90,6 +90,9 @@ KINDS = {
 }
 """By DICOM's word for the modality."""
 
+SEGMENTATION = "SEG"
+"""DICOM's word for what a mask is; it is part of a volume, and none itself."""
+
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 CRC32C = {"name": "crc32c", "configuration": {}}

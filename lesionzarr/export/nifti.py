@@ -10,7 +10,7 @@ import pandas as pd
 from lesionzarr.errors import SettingError
 from lesionzarr.formats.nifti import write_nifti
 from lesionzarr.store.layout import KINDS
-from lesionzarr.window import OWN, Window, apply_window, resolve_window
+from lesionzarr.window import Window, apply_window, resolve_window
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,10 +96,8 @@ def resolution_table(catalog: Catalog) -> pd.DataFrame:
 
 
 def _own_window(tags: dict[str, Any]) -> Window | None:
-    values = [tags.get(name) for name in ("WindowCenter", "WindowWidth")]
-    # DICOM allows several windows; the first is the one to begin with
-    level, width = (value[0] if isinstance(value, list) and value else value for value in values)
-    return Window.from_level(float(level), float(width)) if level is not None and width else None
+    level, width = tags.get("WindowCenter"), tags.get("WindowWidth")
+    return None if level is None or width is None else Window.from_level(float(level), float(width))
 
 
 def _labels(catalog: Catalog, volume_id: str) -> dict[str, str]:

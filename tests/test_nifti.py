@@ -11,7 +11,7 @@ import zipfile
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,8 +82,8 @@ def test_real_files_are_those_of_nibabel_and_simpleitk(data, name):
     expected, affine = in_lps(path)
     np.testing.assert_array_equal(voxels, expected)
     np.testing.assert_array_equal(grid.affine, affine)
-    turned = sitk.DICOMOrient(sitk.ReadImage(path), "LPS")
-    np.testing.assert_array_equal(voxels, sitk.GetArrayFromImage(turned))
+    turned = SimpleITK.DICOMOrient(SimpleITK.ReadImage(path), "LPS")
+    np.testing.assert_array_equal(voxels, SimpleITK.GetArrayFromImage(turned))
     assert grid.spacing_mm == pytest.approx(turned.GetSpacing()[::-1])
     np.testing.assert_allclose(np.array(grid.affine)[:, 3], turned.GetOrigin(), atol=1e-5)
     if "seg" in name:
@@ -382,8 +382,8 @@ def test_what_is_written_is_read_by_nibabel_and_simpleitk(tmp_path, dtype, name)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, voxels)
     np.testing.assert_array_equal(affine, grid.affine)
-    image = sitk.ReadImage(tmp_path / name)
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), voxels)
+    image = SimpleITK.ReadImage(tmp_path / name)
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(image), voxels)
     np.testing.assert_allclose(image.GetOrigin(), np.array(grid.affine)[:, 3])
     first = (tmp_path / name).read_bytes()
     write_nifti(tmp_path / name, voxels, grid)

@@ -100,9 +100,11 @@ def test_masks_are_the_ellipsoids_that_the_truth_tells(tmp_path):
         assert widest == pytest.approx(one.long_mm, abs=2 * abs(image.affine[0, 0]))
 
 
-def test_lesions_can_be_seen_in_the_images(clean):
-    for one in recist_truth(**SMALL):
-        (path,) = clean.rglob(f"masks/{one.stem}.nii.gz")
+def test_lesions_can_be_seen_in_the_images(tmp_path):
+    asked = {"patients": 1, "image_size": 192, "slices": 20}
+    folder = recist_dataset(tmp_path, **asked)
+    for one in recist_truth(**asked):
+        (path,) = folder.rglob(f"masks/{one.stem}.nii.gz")
         inside = np.asarray(nibabel.load(path).dataobj) == one.label
         voxels = np.asarray(nibabel.load(path.parents[1] / "images" / path.name).dataobj)
         assert abs(np.median(voxels[inside]) - one.hu) < 60

@@ -167,6 +167,9 @@ class LungPetCtDx:
                 raise
             raise SourceError(*Pseudonyms.read(self.uid_key).fault(str(error), error.file)) from None
 
+    def read_mask(self, volume: Volume) -> None:
+        """Give None: there are no masks."""
+
     def read_headers(self, volume: Volume) -> dict[str, Any]:
         """Read the full headers of a volume: those in common, and for each file what differs.
 

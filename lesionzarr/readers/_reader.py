@@ -83,6 +83,10 @@ class Reader(ABC):
     def step(self, lesion: Lesion) -> tuple[float, float, float]:
         """Give the distance of neighbouring voxels of the image, in voxels of the volume, (z, y, x)."""
 
+    def at_epoch(self, epoch: int) -> Reader:  # noqa: ARG002 - packs need it
+        """Give the reader for an epoch: itself, unless its images differ from epoch to epoch."""
+        return self
+
     def origin(self, lesion: Lesion, request: Request) -> tuple[float, float, float]:  # noqa: ARG002 - packs need it
         """Give the position in the volume of the first voxel of the image, (z, y, x)."""
         return request.origin
@@ -225,10 +229,10 @@ class Reader(ABC):
             drop_last=drop_last,
         )
         _check_reading(prefetch, threads)
-        found = self._found(lesions)
+        found, reader = self._found(lesions), self.at_epoch(epoch)
 
         def read(numbers: NDArray[Any]) -> Batch:
-            return self.read_batch([found[number] for number in numbers], threads=threads)
+            return reader.read_batch([found[number] for number in numbers], threads=threads)
 
         return read_ahead(read, order_batches(found, order), prefetch)
 

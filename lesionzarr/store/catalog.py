@@ -371,9 +371,14 @@ def open_catalog(
     StoreError
         The store cannot be reached, or has no catalog.
     """
+    check_cache(cache_bytes)
+    return _open(open_location(url, storage_options), cache_bytes)
+
+
+def check_cache(cache_bytes: int) -> None:
+    """Raise SettingError for a cache of less than nothing."""
     if cache_bytes < 0:
         raise SettingError(f"a cache of {cache_bytes} bytes: 0 keeps nothing, more keeps that much")
-    return _open(open_location(url, storage_options), cache_bytes)
 
 
 def write_catalog(location: Location) -> tuple[int, list[Issue]]:

@@ -97,7 +97,7 @@ def _check_index(array: zarr.Array[Any], location: Location, volume_id: str, reg
     """Refuse chunks that the index of their shard calls absent: zarr-python would give padding for them."""
     metadata = json.loads(location.read(f"{array.path}/{layout.GROUP_FILE}") or b"{}")
     codec = metadata["codecs"][0]
-    if codec["name"] != "sharding_indexed":
+    if codec["name"] != "sharding_indexed" or len(metadata["codecs"]) > 1:
         return
     # which codecs a chunk has does not matter to the index
     plain = {**codec["configuration"], "codecs": [layout.LITTLE_ENDIAN]}

@@ -96,14 +96,14 @@ def measure_as_upstream(
 
 
 def _rectangle(plane: NDArray[np.bool_], row_mm: float, unconnected: str) -> Axes | None:
-    # OpenCV's outer contours are those of the pieces with their holes filled
-    pieces = [piece for piece in find_pieces(fill_holes(plane)) if np.count_nonzero(piece) > 1]
+    # OpenCV's outer contours are those of the pieces with their holes filled, the lowest first; of equals that one counts
+    pieces = [piece for piece in reversed(find_pieces(fill_holes(plane))) if np.count_nonzero(piece) > 1]
     if not pieces:
         return None
     if unconnected == JOIN:
         return _round_centres(np.logical_or.reduce(pieces), row_mm)
     if unconnected == LARGEST_AREA:
-        return _round_centres(max(reversed(pieces), key=_contour_area), row_mm)
+        return _round_centres(max(pieces, key=_contour_area), row_mm)
     measured = [_round_centres(piece, row_mm) for piece in pieces]
     if unconnected == SUM:
         return Axes(

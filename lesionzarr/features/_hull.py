@@ -29,8 +29,8 @@ def hull_of_corners(plane: NDArray[np.bool_]) -> NDArray[np.int64]:
         int64 (vertices, 2): (y, x) in numbers of corners, in order along the hull.
     """
     rows, first, last = _extents(plane)
-    low, high = np.stack([rows, first], axis=1), np.stack([rows, last + 1], axis=1)
-    return convex_hull(np.concatenate([low, high, low + [1, 0], high + [1, 0]]))
+    above = np.concatenate([np.stack([rows, first], axis=1), np.stack([rows, last + 1], axis=1)])
+    return convex_hull(np.concatenate([above, above + np.array([1, 0])]))
 
 
 def hull_of_centres(plane: NDArray[np.bool_]) -> NDArray[np.int64]:

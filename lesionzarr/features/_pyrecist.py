@@ -2,8 +2,8 @@
 
 All rows of a study are added up: targets, other lesions and new ones alike, and what was not measured adds nothing.
 Patients with one study are left out. PD: at least 20 % and 5 mm above the smallest sum of the studies before; PR: at
-least 30 % under the first; PR lasts until PD; else SD; nothing after PD. CR is never given: a sum of 0 is PR, and what is
-compared with it later is compared by a division by 0.
+least 30 % under the first; PR lasts until PD; else SD; nothing after PD. CR is never given: a sum of 0 is PR, and later
+sums are divided by it.
 """
 
 from __future__ import annotations

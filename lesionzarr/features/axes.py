@@ -154,9 +154,7 @@ def smallest_rectangle(hull: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray
     side = smallest[lengths[:, smallest].max(axis=0).argmax()]
     directions = np.stack([along[side], across[side]])
     middle = (low[:, side] + high[:, side]) / 2 @ directions
-    lines = [
-        np.stack([middle - half, middle + half]) for half in directions * lengths[:, side][:, None] / 2
-    ]
+    lines = [np.stack([middle - half, middle + half]) for half in directions * lengths[:, side][:, None] / 2]
     first, second = lines if lengths[0, side] >= lengths[1, side] else reversed(lines)
     return first, second
 

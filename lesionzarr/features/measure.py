@@ -139,9 +139,7 @@ def measure_slices(
     return {z: replace(axes, recist=axes.recist and axes.recist.shift(y, x)) for z, axes in found.items()}
 
 
-def measure_plane(
-    plane: NDArray[np.bool_], measure: Callable[[NDArray[np.bool_]], Axes], unconnected: str
-) -> Axes:
+def measure_plane(plane: NDArray[np.bool_], measure: Callable[[NDArray[np.bool_]], Axes], unconnected: str) -> Axes:
     """Measure one slice, with one of the ways for several pieces; see `UNCONNECTED`."""
     if unconnected == JOIN:
         return measure(plane)
@@ -199,9 +197,7 @@ def describe_lesion(
     )
 
 
-def check_mask(
-    mask: NDArray[np.bool_], hu: NDArray[Any] | None, spacing_mm: tuple[float | None, float, float]
-) -> Box:
+def check_mask(mask: NDArray[np.bool_], hu: NDArray[Any] | None, spacing_mm: tuple[float | None, float, float]) -> Box:
     """Give the extent of a mask, first and last voxel inclusive; GeometryError where it cannot be measured."""
     if mask.ndim != 3 or mask.dtype != np.bool_:
         raise GeometryError(f"a mask of shape {mask.shape} and {mask.dtype}: bool (z, y, x) is needed")

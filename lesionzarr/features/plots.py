@@ -64,15 +64,17 @@ def plot_response(table: pd.DataFrame, where: str | os.PathLike[str] | Any, *, k
 
 
 def _draw_spider(table: pd.DataFrame, axes: Any) -> None:
-    for patient, rows in table.groupby("patient_id", sort=True):
+    for patient, rows in table.reset_index(drop=True).groupby("patient_id", sort=True):
         days = (rows["study_date"] - rows["baseline_date"]).dt.days
         change = rows["change_from_baseline_percent"]
         axes.plot(days, change, color=NO_RESPONSE, linewidth=1, zorder=1)
         colours = [COLOURS.get(str(response), NO_RESPONSE) for response in rows["response"]]
         axes.scatter(days, change, c=colours, s=30, zorder=2)
         if rows["sum_mm"].notna().any():
-            lowest = rows["sum_mm"].idxmin()
-            axes.scatter(days[lowest], change[lowest], s=110, facecolors="none", edgecolors=NO_RESPONSE, zorder=3)
+            lowest = int(rows["sum_mm"].argmin())
+            axes.scatter(
+                days.iloc[lowest], change.iloc[lowest], s=110, facecolors="none", edgecolors=NO_RESPONSE, zorder=3
+            )
         axes.annotate(str(patient), (days.iloc[-1], change.iloc[-1]), xytext=(5, 0), textcoords="offset points")
     axes.set_xlabel("days from baseline; ring: nadir")
     _finish(axes, table["response"])

@@ -1,4 +1,4 @@
-"""A mask made of RECIST axes, for datasets that have no other: four quarter-ellipses joined at the crossing of the axes.
+"""A mask made of RECIST axes, for datasets that have no other: four quarter-ellipses round the crossing of the axes.
 
 MULAN trains on such masks (Yan et al., MULAN: Multitask Universal Lesion Analysis Network, MICCAI 2019;
 rsummers11/CADLab, ``MULAN_universal_lesion_analysis/maskrcnn/data/datasets/DeepLesion_utils.py``:

@@ -283,7 +283,8 @@ def _target_response(visit: Visit, course: Course) -> str | None:
     gone = all(_is_gone(diameter, is_node=alias in nodes) for alias, diameter in diameters.items())
     measured = not any(map(math.isnan, diameters.values()))
     came_back = course.complete and any(
-        not (math.isnan(diameter) or _is_gone(diameter, is_node=alias in nodes)) for alias, diameter in diameters.items()
+        not (math.isnan(diameter) or _is_gone(diameter, is_node=alias in nodes))
+        for alias, diameter in diameters.items()
     )
     if came_back or growth >= max(GROWTH * course.nadir_mm, GROWTH_MM) - ROUNDING_MM:
         return PD

@@ -138,11 +138,8 @@ def check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
 
 def parse_dates(dates: pd.Series[str]) -> pd.Series[pd.Timestamp]:
     """Read dates as ISO 8601 or YYYYMMDD, also as whole numbers; SettingError names the first that is none."""
-    if pd.api.types.is_datetime64_any_dtype(dates):
-        parsed = dates
-    else:
-        text = dates.astype("string").str.replace("-", "")
-        parsed = pd.to_datetime(text, format="%Y%m%d", errors="coerce")
+    text = dates.astype("string").str.replace("-", "").str.removesuffix(" 00:00:00")
+    parsed = pd.to_datetime(text, format="%Y%m%d", errors="coerce")
     if parsed.isna().any():
         row = parsed.index[parsed.isna()][0]
         raise SettingError(f"row {row}: study date {dates[row]!r} is none; write it as YYYY-MM-DD or YYYYMMDD")

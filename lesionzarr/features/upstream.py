@@ -96,7 +96,8 @@ def measure_as_upstream(
 
 
 def _rectangle(plane: NDArray[np.bool_], row_mm: float, unconnected: str) -> Axes | None:
-    # OpenCV's outer contours are those of the pieces with their holes filled, the lowest first; of equals that one counts
+    # OpenCV's outer contours are those of the pieces with their holes filled, from the last row to the first; of equal
+    # ones the first counts
     pieces = [piece for piece in reversed(find_pieces(fill_holes(plane))) if np.count_nonzero(piece) > 1]
     if not pieces:
         return None

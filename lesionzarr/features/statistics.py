@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lesionzarr.errors import GeometryError, SettingError
+from lesionzarr.errors import GeometryError
 from lesionzarr.features.measure import Measurement, measure_mask
 from lesionzarr.features.tracks import NODE, check_columns
 

@@ -121,5 +121,5 @@ def _round_centres(piece: NDArray[np.bool_], row_mm: float) -> Axes:
 
 def _contour_area(piece: NDArray[np.bool_]) -> float:
     """Give the area of the polygon through the centres of the outer pixels of a piece without holes."""
-    square = np.lib.stride_tricks.sliding_window_view(piece, (2, 2)).sum(axis=(2, 3))
+    square = np.lib.stride_tricks.sliding_window_view(np.pad(piece, 1), (2, 2)).sum(axis=(2, 3))
     return float(np.count_nonzero(square == 4) + np.count_nonzero(square == 3) / 2)

@@ -163,6 +163,9 @@ def test_lesions_of_a_store_are_named_by_what_their_source_says():
     named = name_lesions(store)
     assert link_lesions(named)["status"].fillna("").tolist() == ["baseline", "follow-up", ""]
     assert evaluate(to_timepoints(named))["response"].tolist()[1:] == ["PR"]
+    nodes = name_lesions(store.assign(type="lymph node", long_mm=np.nan, short_mm=[20.0, 9.0, 12.0]))
+    assert nodes["node"].all()
+    assert evaluate(to_timepoints(nodes))["response"].tolist()[1:] == ["CR"]
 
 
 def test_a_store_without_aliases_has_no_tracks(sample_store):

@@ -14,7 +14,7 @@ import numpy as np
 
 from lesionzarr.errors import GeometryError, not_found
 from lesionzarr.features._pieces import find_pieces
-from lesionzarr.features.axes import METHODS, Axes
+from lesionzarr.features.axes import METHODS, TIE, Axes
 from lesionzarr.geometry import Box
 
 if TYPE_CHECKING:
@@ -165,7 +165,14 @@ def choose_slice(axes: Mapping[int, Axes]) -> int:
     int
         The row with the longest long axis; of equal ones that with the longest short axis, of these the lowest.
     """
-    return max(axes, key=lambda z: (axes[z].long_mm, axes[z].short_mm, -z))
+    longest = _longest({z: one.long_mm for z, one in axes.items()})
+    return min(_longest({z: axes[z].short_mm for z in longest}))
+
+
+def _longest(lengths: Mapping[int, float]) -> list[int]:
+    """Give the slices of the greatest length, those that rounding sets apart included."""
+    least = max(lengths.values()) * (1 - TIE)
+    return [z for z, length in lengths.items() if length >= least]
 
 
 def describe_lesion(

@@ -21,7 +21,9 @@ KEY = ("patient_id", "alias", "location")
 """What makes a track."""
 
 NODE = "n"
-"""Type of a lymph node, in the words of recist-dataset."""
+"""Type of a lymph node, in the labels of recist-dataset."""
+NODES = (NODE, "lymph node")
+"""The same, and the word that a store has for it."""
 
 
 def link_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +108,7 @@ def name_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         The rows with ``alias`` and ``region`` from the column ``extra``, ``location``, the first of the ``labels``, and
-        ``node``: whether the source calls the lesion a lymph node (type ``n``).
+        ``node``: whether the source calls the lesion a lymph node (`NODES`).
     """
     extras = [json.loads(text) if isinstance(text, str) else {} for text in lesions["extra"]]
     locations = [labels[0] if labels is not None and len(labels) else None for labels in lesions["labels"]]
@@ -114,7 +116,7 @@ def name_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
         alias=pd.array([extra.get("alias") for extra in extras], dtype="string"),
         region=pd.array([extra.get("region") for extra in extras], dtype="string"),
         location=pd.array(locations, dtype="string"),
-        node=(lesions["type"] == NODE).fillna(value=False).astype(bool),
+        node=lesions["type"].isin(NODES).astype(bool),
     )
 
 

@@ -196,7 +196,7 @@ def test_densities_of_a_real_image_are_those_of_numpy_on_the_whole_array(data):
     assert (density * np.diff(edges)).sum() == pytest.approx(1)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(hnp.arrays(np.int16, hnp.array_shapes(min_dims=3, max_dims=3, max_side=5)))
 def test_quartiles_of_any_image_are_numpys(image):
     row = describe_intensities(count_intensities(image[z : z + 1] for z in range(len(image))), "a")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lesionzarr.errors import SettingError
@@ -118,6 +118,7 @@ def test_a_date_may_be_written_in_four_ways(date):
     assert linked["visit"].tolist() == [0, 1]
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(
         st.tuples(

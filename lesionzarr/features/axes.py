@@ -10,10 +10,10 @@ those of that union:
 - `rectangle_axes`: the sides of the smallest rectangle round it, which has a side along one of the hull's
   (Freeman and Shapira, Communications of the ACM 18, 1975).
 
-On ellipses of 8 to 50 pixels both Feret axes come out 0.8 pixels longer than the ellipse was drawn, because the outermost
-pixels count whole; those between the centres of pixels would be 0.5 too short. The axes by moments are right to 0.1
-pixels on average, but know ellipses alone. The rectangle turns to where its area is the smallest, and its long side may
-miss the longest diameter by some pixels.
+On ellipses of 8 to 50 pixels both Feret axes come out 0.8 pixels longer than the ellipse was drawn, because the
+outermost pixels count whole; those between the centres of pixels would be 0.5 too short. The axes by moments are right
+to 0.1 pixels on average, but know ellipses alone. The rectangle turns to where its area is the smallest, and its long
+side may miss the longest diameter by some pixels.
 
 Distances are in mm, also of pixels that are not square. None of the axes is sampled: hulls have whole numbers for
 corners, and every pair of vertices, or every side, is looked at.

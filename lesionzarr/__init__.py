@@ -6,6 +6,7 @@ from lesionzarr.export.pack import pack
 from lesionzarr.readers.crop import CropReader
 from lesionzarr.readers.pack import PackReader
 from lesionzarr.readers.stack import StackReader
+from lesionzarr.readers.study import StudyReader
 from lesionzarr.store.catalog import Catalog
 from lesionzarr.store.catalog import open_catalog as open  # noqa: A004 - read as lesionzarr.open
 from lesionzarr.store.packs import Pack, open_pack
@@ -18,6 +19,7 @@ __all__ = [
     "Pack",
     "PackReader",
     "StackReader",
+    "StudyReader",
     "Window",
     "__version__",
     "convert",

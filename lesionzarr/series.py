@@ -42,23 +42,29 @@ class Volume:
     last_slice: int
     """Highest of them."""
     files: tuple[SourceFile, ...]
-    """One per slice, in the order of z."""
+    """One per slice, in the order of z; a file that holds several is there once for each."""
     lesions: tuple[Lesion, ...] = ()
     modality: str = "CT"
     """``CT``, stored as HU, or ``PT``, stored as activity in Bq/ml."""
     tags: dict[str, Any] = field(default_factory=dict)
     """What else the source says about the series, by the keywords of DICOM; JSON values."""
     frames: tuple[int, ...] | None = None
-    """0-based frame of each slice in its file; None where every file is one slice."""
+    """0-based frame of each slice in its file; None where every file is one slice, or holds the volume whole."""
     keeps_headers: bool = False
     """The headers of its files are stored too."""
     names_files: bool = True
     """The store tells the names of its files."""
+    mask_files: tuple[SourceFile, ...] = ()
+    """What its instance mask is read from; none where the source has no mask."""
+    mask_rule: str = ""
+    """What was done to the mask, where the store does not hold it as the files do."""
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over name, size and stamp of every file: two equal ones mean that the source has not changed."""
-        rows = [[file.name, file.size, file.stamp] for file in self.files]
+        rows: list[Any] = [[file.name, file.size, file.stamp] for file in (*self.files, *self.mask_files)]
+        if self.mask_files:
+            rows.append([len(self.mask_files), self.mask_rule])
         return "sha256:" + hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

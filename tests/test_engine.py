@@ -573,6 +573,63 @@ def test_each_byte_of_a_batch_is_read_once_however_many_crops_share_it(crowded, 
     assert len(plan.owner) < len(plan.region)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_chunks_of_one_byte_are_all_read_by_any_number_of_threads(tmp_path, threads):
+    voxels = shuffled((4, 4, 4), "uint8")
+    array = store_array(
+        tmp_path, describe((4, 4, 4), (4, 4, 4), [sharding((1, 1, 1), [LITTLE, CRC])], dtype="uint8"), voxels
+    )
+    np.testing.assert_array_equal(read_whole(Folder(tmp_path), array, threads), voxels)
+
+
+def test_chunks_of_one_shard_are_one_request_however_the_regions_are_mixed(tmp_path):
+    voxels = shuffled((6, 6, 24), "int16")
+    metadata = describe((6, 6, 24), (6, 6, 24), [sharding((6, 6, 6), [LITTLE, CRC])])
+    arrays = {name: store_array(tmp_path, metadata, voxels, name) for name in "ab"}
+    requests = [(name, (0, 0, x), (6, 6, x + 6)) for x in (0, 6, 12, 18) for name in "ab"]
+    location = CountedFolder(tmp_path)
+    for (_, start, stop), block in zip(requests, read_regions(location, arrays, requests), strict=True):
+        np.testing.assert_array_equal(block, voxels[Region(start, stop).slices])
+    # the index of each volume's shard, and all of its chunks
+    assert len(location.reads) == 4
+
+
+@pytest.mark.parametrize("reach", [-1, 1])
+def test_a_block_that_its_chunk_says_to_lie_in_a_neighbour_is_damage(tmp_path, reach):
+    voxels = shuffled((8, 8, 16), "int16")
+    codecs = [LITTLE, blosc(blocksize=2 * 2 * 64), CRC]
+    array = store_array(tmp_path, describe((8, 8, 16), (8, 8, 16), [sharding((8, 8, 8), codecs)]), voxels)
+    path = tmp_path / "volumes/v/hu/c/0/0/0"
+    data = bytearray(path.read_bytes())
+    index = np.frombuffer(data[-4 - 32 : -4], dtype="<u8").reshape(2, 2).tolist()
+    (here, length), (other, _) = index if reach == 1 else index[::-1]
+    # the last block of this chunk is said to lie where one of the other chunk does
+    table = np.frombuffer(data[other + 16 : other + 32], dtype="<i4")
+    data[here + 16 + 12 : here + 32] = int(other - here + table[0]).to_bytes(4, "little", signed=True)
+    data[here + length - 4 : here + length] = checksum(bytes(data[here : here + length - 4]))
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match="volume v, volumes/v/hu/c/0/0/0"):
+        read_whole(Folder(tmp_path), array)
+
+
+def test_a_chunk_that_the_index_calls_absent_is_damage_to_zarr_python_too(sample, tmp_path):
+    lesionzarr.convert("deeplesion", sample, tmp_path / "s.zarr", profile="dense")
+    catalog = lesionzarr.open(tmp_path / "s.zarr")
+    volume_id = catalog.volumes.index[0]
+    path = tmp_path / f"s.zarr/volumes/{volume_id}/hu/c/0/0/0"
+    data = bytearray(path.read_bytes())
+    chunks = 2 * 2 * 2
+    table = len(data) - 4 - 16 * chunks
+    data[table + 16 : table + 32] = b"\xff" * 16
+    data[-4:] = checksum(bytes(data[table:-4]))
+    path.write_bytes(data)
+    lesion = dataclasses.replace(
+        catalog.find_lesions(catalog.lesions.index[0])[0], volume_id=volume_id, key_z=2, x0=80, x1=80, y0=10, y1=10
+    )
+    with pytest.raises(IntegrityError, match="a chunk is absent"):
+        lesionzarr.CropReader(catalog, size=(3, 8, 8)).read(lesion)
+
+
 def test_a_shard_is_opened_once_and_its_index_read_once(crowded):
     root, array, _ = crowded
     location = CountedFolder(root)

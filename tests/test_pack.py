@@ -72,6 +72,37 @@ def test_shifts_differ_between_epochs_and_not_between_runs(packed):
     assert first != other
 
 
+def test_epochs_of_batches_bring_shifts_of_their_own(packed):
+    opened = lesionzarr.open_pack(packed)
+    reader = lesionzarr.PackReader(opened, seed=1)
+    epochs = [
+        {crop.lesion.lesion_id: crop.origin for batch in reader.batches(epoch=epoch) for crop in batch.crops}
+        for epoch in (0, 0, 1)
+    ]
+    assert epochs[0] == epochs[1]
+    assert epochs[0].keys() == epochs[2].keys()
+    assert epochs[0] != epochs[2]
+
+
+def test_a_resampled_pack_has_no_edge_voxels_to_repeat(catalog, tmp_path):
+    lesionzarr.pack(catalog, tmp_path / "p.zarr", size=(3, 8, 8), spacing_mm=(None, 2.0, 2.0))
+    with pytest.raises(SettingError, match="padding 'edge'"):
+        lesionzarr.PackReader(lesionzarr.open_pack(tmp_path / "p.zarr"), padding="edge")
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"seed": 1.5}, {"epoch": -1}])
+def test_shifts_that_mean_nothing_are_refused(packed, wrong):
+    with pytest.raises(SettingError, match=next(iter(wrong))):
+        lesionzarr.PackReader(lesionzarr.open_pack(packed), **wrong)
+
+
+def test_a_margin_and_a_cache_that_mean_nothing_are_refused(catalog, packed, tmp_path):
+    with pytest.raises(SettingError, match="margin 5"):
+        lesionzarr.pack(catalog, tmp_path / "p.zarr", margin=5)
+    with pytest.raises(SettingError, match="a cache of -1 bytes"):
+        lesionzarr.open_pack(packed, cache_bytes=-1)
+
+
 def test_a_pack_is_a_plain_zarr_array_with_a_chunk_for_each_lesion(catalog, packed):
     array = zarr.open_array(packed / "volumes/lesions/hu", mode="r")
     assert array.shape == (len(catalog), 7, 52, 38)

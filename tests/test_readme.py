@@ -44,6 +44,19 @@ def test_the_quick_start_runs_on_a_dataset_of_the_same_layout(tmp_path, monkeypa
     capsys.readouterr()
 
 
+def test_the_commands_for_lung_pet_ct_dx_run_on_a_dataset_of_the_same_layout(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    load_converter("lung-pet-ct-dx").example(Path("Lung"), 0)
+    (block,) = (block for block in blocks("sh") if "convert lung-pet-ct-dx" in block)
+    for line in block.splitlines():
+        words = shlex.split(line.replace("--workers 2", "--workers 1"))
+        assert words.pop(0) == "lesionzarr"
+        assert main(words) == 0, line
+    assert Path("headers.parquet").is_file()
+    assert list(Path("lung-pictures").glob("*_lesion1.png"))
+    capsys.readouterr()
+
+
 def test_what_the_picture_shows_is_there():
     for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
         assert (Path(__file__).parents[1] / path).exists(), path

@@ -17,10 +17,14 @@ import lesionzarr
 from lesionzarr.errors import GeometryError, SettingError
 from lesionzarr.features.intensities import count_intensities, describe_intensities, intensity_density
 from lesionzarr.features.measure import measure_mask
+from lesionzarr.features.response import evaluate, to_timepoints
 from lesionzarr.features.statistics import COLUMNS, describe, diameters, measure_labels, summarise
-from lesionzarr.features.store import MASK, features_of_store
+from lesionzarr.features.store import features_of_store
+from lesionzarr.features.tracks import link_lesions, name_lesions, summarise_tracks
 from lesionzarr.features.upstream import measure_as_upstream
+from lesionzarr.samples import recist_dataset, recist_truth
 from lesionzarr.store.catalog import write_catalog
+from lesionzarr.store.layout import MASK, MASK_ARRAY
 from lesionzarr.store.location import open_location
 
 
@@ -243,7 +247,7 @@ def masked_store(sample, tmp_path):
     for name in ("labels", "labels/lesions"):
         zarr.create_group(group / name)
     # a store of lesionzarr has all of its chunks, also those without a lesion
-    zarr.create_array(group / MASK, data=labels, chunks=(8, 64, 64), config={"write_empty_chunks": True})
+    zarr.create_array(group / MASK / MASK_ARRAY, data=labels, chunks=(8, 64, 64), config={"write_empty_chunks": True})
     write_catalog(open_location(path))
     return path, volume_id, labels, (z, y, x)
 
@@ -296,6 +300,46 @@ def test_only_the_box_is_read_unless_the_lesion_reaches_out_of_it(masked_store):
     assert asked[1].shape == labels.shape
     assert row["voxels_count"] == (wider == 1).sum()
     assert row["x0"] == 0
+
+
+@pytest.fixture(scope="module")
+def recist_store(tmp_path_factory):
+    """Store of a made-up recist-dataset with fine pixels, whose lesions are ellipsoids."""
+    folder = tmp_path_factory.mktemp("recist")
+    source = recist_dataset(folder / "source", image_size=192, slices=30)
+    assert not lesionzarr.convert("recist-dataset", source, folder / "recist.zarr").failed
+    return lesionzarr.open(folder / "recist.zarr")
+
+
+def test_made_up_lesions_measure_as_they_were_drawn(recist_store):
+    table = features_of_store(recist_store)
+    truth = {(one.stem, one.label): one for one in recist_truth(image_size=192, slices=30)}
+    assert len(table) == len(truth) > 20
+    assert table["fault"].isna().all()
+    for row in table.to_dict("records"):
+        one = truth[row["filename"], row["label_value"]]
+        spacing = recist_store.grid(row["filename"]).spacing_mm
+        # slices are 3 mm apart, and the smallest lesions lie on four of them
+        assert row["volume_ml"] == pytest.approx(one.volume_ml, rel=0.05)
+        assert row["major_axis_mm"] == pytest.approx(one.long_mm, abs=math.hypot(*spacing[1:]))
+        assert row["minor_axis_mm"] == pytest.approx(one.short_mm, abs=math.hypot(*spacing[1:]))
+        assert row["label_description"] == f"{one.type},{one.location}"
+        assert row["lesion_location"] == one.location
+
+
+def test_targets_of_a_store_are_followed_and_evaluated(recist_store):
+    lesions = name_lesions(recist_store.lesions)
+    targets = {(one.stem, one.label): one for one in recist_truth(image_size=192, slices=30) if one.target}
+    tracks = summarise_tracks(link_lesions(lesions))
+    assert len(tracks) == len({(one.patient, one.alias, one.location) for one in targets.values()})
+    assert not tracks["is_new"].any()
+    table = evaluate(to_timepoints(lesions))
+    sums = lesions[lesions["alias"].notna()].groupby(["patient_id", "study_date"])
+    drawn = sums.apply(
+        lambda rows: sum(targets[v, m].measured_mm for v, m in zip(rows["volume_id"], rows["mask_label"], strict=True))
+    )
+    assert table["sum_mm"].tolist() == drawn.tolist()
+    assert table["response"].notna().sum() == (table["visit"] > 0).sum()
 
 
 def test_a_store_without_masks_gives_an_empty_table(sample_store):

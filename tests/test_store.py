@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -224,6 +225,17 @@ def test_shards_of_any_shape_are_read_equal_by_zarr_and_tensorstore(tmp_path_fac
     (path / "c/0/0/0").write_bytes(encode_shard(voxels, shard, chunk, -1024, codecs))
     np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], voxels)
     np.testing.assert_array_equal(tensorstore_read(path), voxels)
+
+
+def test_a_catalog_of_an_older_version_is_refused_until_it_is_derived_anew(sample_store, tmp_path, capsys):
+    store = shutil.copytree(sample_store, tmp_path / "s.zarr")
+    table = store / layout.VOLUMES_TABLE
+    pd.read_parquet(table).drop(columns=["tags", "affine"]).to_parquet(table)
+    with pytest.raises(StoreError, match="older lesionzarr; run `lesionzarr index`"):
+        lesionzarr.open(store)
+    assert main(["index", str(store)]) == 0
+    capsys.readouterr()
+    pd.testing.assert_frame_equal(lesionzarr.open(store).volumes, lesionzarr.open(sample_store).volumes)
 
 
 @settings(max_examples=40, deadline=None)

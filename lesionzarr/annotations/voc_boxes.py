@@ -7,7 +7,7 @@ name images that were withdrawn, and a few labels are none of the four classes; 
 from __future__ import annotations
 
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -210,14 +210,18 @@ def _annotated_twice(subjects: dict[str, set[str]]) -> list[Issue]:
 
 def _odd_labels(gathered: dict[str, list[DrawnBox]]) -> list[Issue]:
     """Report labels that are no class, or not the class of their subject, once for each folder and label."""
-    counts = Counter((box.folders[0], box.label) for boxes in gathered.values() for box in boxes)
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for uid, boxes in gathered.items():
+        for box in boxes:
+            found[box.folders[0], box.label].append(uid)
     issues: list[Issue] = []
-    for (folder, label), count in sorted(counts.items()):
-        letter = subject_letter(folder)
+    for (folder, label), uids in sorted(found.items()):
+        letter, count, file = subject_letter(folder), len(uids), f"{folder}/{uids[0]}.xml"
         if label not in DIAGNOSES:
-            text = f"{folder}: {count} boxes are labelled {label!r}, which is no class; it is kept as a label"
-            issues.append(Issue("unknown-label", folder, folder, text))
+            text = f"{folder}: {count} boxes are labelled {label!r}, which is no class; it is kept as a label ({file})"
+            issues.append(Issue("unknown-label", folder, file, text))
         elif letter is not None and label != letter:
             text = f"{folder}: {count} boxes are labelled {label!r}, the subject's letter is {letter!r}; both are kept"
-            issues.append(Issue("label-differs", folder, folder, text))
+            text = f"{text} ({file})"
+            issues.append(Issue("label-differs", folder, file, text))
     return issues

@@ -46,6 +46,12 @@ class Converter(Protocol):
         SourceError if any slice cannot be read.
         """
 
+    def read_mask(self, volume: Volume) -> NDArray[Any] | None:
+        """Read the instance mask of a volume that names files of one: uint8 or uint16 (z, y, x), on its voxels.
+
+        0 is the background, any other value the `mask_label` of a lesion. None from a source without masks.
+        """
+
     def read_headers(self, volume: Volume) -> dict[str, Any]:
         """Read the headers of the files of a volume that keeps them, as JSON values."""
 

@@ -1,7 +1,7 @@
 """Converting: one task per volume, run here or by dask workers, resumable at any moment.
 
-Peak memory of a worker is one volume (its voxels, and one encoded shard of at most 64 slices); of the process that
-steers, the scan. Tasks are handed out as others end, so that no more than two per worker wait at any time.
+Peak memory of a worker is one volume (its voxels, its mask, and one encoded shard of at most 64 slices); of the process
+that steers, the scan. Tasks are handed out as others end, so that no more than two per worker wait at any time.
 """
 
 from __future__ import annotations
@@ -180,7 +180,8 @@ def convert_volume(converter: Converter, volume: Volume, location: Location, pro
         made_by = describe(converter)
         if volume.keeps_headers:
             made_by["headers"] = converter.read_headers(volume)
-        write_volume(location, volume, voxels, made_by, profile)
+        mask = converter.read_mask(volume) if volume.mask_files else None
+        write_volume(location, volume, voxels, made_by, profile, mask)
     except StoreError as error:
         return Outcome(volume, fault=str(error), hopeless=error.errno in FULL)
     except SourceError as error:

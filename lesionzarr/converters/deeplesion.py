@@ -165,6 +165,9 @@ class DeepLesion:
             raise SourceError(f"{volume.volume_id}: no slices")
         return voxels
 
+    def read_mask(self, volume: Volume) -> None:
+        """Give None: there are no masks."""
+
     def read_headers(self, volume: Volume) -> dict[str, Any]:  # noqa: ARG002 - a PNG has none
         """Give no headers: the files have none."""
         return {}

@@ -25,6 +25,7 @@ from lesionzarr.converters._pseudonyms import Pseudonyms
 from lesionzarr.errors import SettingError, SourceError
 from lesionzarr.formats.dicom import file_headers, find_stacks, read_stack, scan_headers
 from lesionzarr.formats.suv import suv_factors
+from lesionzarr.report import Issue
 from lesionzarr.series import Scan, Volume
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
 
     from lesionzarr.formats.dicom import Stack
     from lesionzarr.lesion import Lesion
-    from lesionzarr.report import Issue
 
-COMPANIONS = re.compile(r"(^|/)(\.DS_Store|LICENSE|metadata\.csv)$|\.(xml|xlsx|zip)$", re.IGNORECASE)
-"""Files of the collection that are no images, and no news."""
+COMPANIONS = re.compile(
+    r"(^|/)(\.DS_Store|LICENSE|metadata\.csv|category\.txt)$|\.(xml|xlsx)$|^[^/]+\.zip$", re.IGNORECASE
+)
+"""Files of the collection that are no images, and no news; zips at the top are read, others are news."""
 AGE = re.compile(r"(\d{3})([DWMY])")
 DAYS_A_YEAR = 365.25
 YEARS = {"D": 1 / DAYS_A_YEAR, "W": 7 / DAYS_A_YEAR, "M": 1 / 12, "Y": 1.0}
@@ -81,7 +83,7 @@ class LungPetCtDx:
         Raises
         ------
         SourceError
-            There is no DICOM object, or the annotations or the clinical table cannot be read at all.
+            There is no DICOM object, or there are no annotations or no clinical table where they should be.
         MissingExtraError
             pydicom is not installed.
         """
@@ -91,7 +93,7 @@ class LungPetCtDx:
             raise SourceError(f"{self.source.name}: no DICOM object in it; name the folder or zip with the images")
         stacks = find_stacks(headers)
         table = collect_boxes(self.annotations) if self.annotations else BoxTable({}, {}, 0, (), ())
-        clinical = read_clinical(self.clinical) if self.clinical else Clinical({}, ())
+        clinical, unread = self._clinical()
         issues = [*self._news(headers.issues), *stacks.left_out, *stacks.issues, *table.issues, *clinical.issues]
         volumes = []
         for stack in stacks.stacks:
@@ -101,8 +103,21 @@ class LungPetCtDx:
         placed = {uid for stack in stacks.stacks for uid in stack.sop_uids}
         images = set(headers.table["sop_instance_uid"].to_pylist())
         issues += unplaced_boxes(table, placed, images)
-        scan = Scan(tuple(volumes), failed=tuple(table.failed), issues=tuple(issues))
+        scan = Scan(tuple(volumes), failed=(*table.failed, *unread), issues=tuple(issues))
         return Pseudonyms.read(self.uid_key).apply(scan) if self.uid_key else scan
+
+    def _clinical(self) -> tuple[Clinical, list[Issue]]:
+        """Read the clinical table; one that is there and cannot be used costs its own columns, and nothing else."""
+        nothing = Clinical({}, ())
+        if self.clinical is None:
+            return nothing, []
+        try:
+            return read_clinical(self.clinical), []
+        except SourceError as error:
+            if not self.clinical.is_file():
+                raise
+            name = self.clinical.name
+            return nothing, [Issue("bad-clinical", name, name, f"{error}; nothing is taken from it")]
 
     def _news(self, issues: Iterable[Issue]) -> list[Issue]:
         return [issue for issue in issues if not (issue.kind == "not-dicom" and COMPANIONS.search(issue.file))]
@@ -145,7 +160,15 @@ class LungPetCtDx:
         MissingExtraError
             Nothing installed decodes its transfer syntax.
         """
-        return read_stack(volume)
+        try:
+            return read_stack(volume)
+        except SourceError as error:
+            if self.uid_key is None:
+                raise
+            raise SourceError(*Pseudonyms.read(self.uid_key).fault(str(error), error.file)) from None
+
+    def read_mask(self, volume: Volume) -> None:
+        """Give None: there are no masks."""
 
     def read_headers(self, volume: Volume) -> dict[str, Any]:
         """Read the full headers of a volume: those in common, and for each file what differs.

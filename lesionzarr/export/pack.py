@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from lesionzarr.store.packs import FILL_HU, SHARD_LESIONS, Block, write_pack
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from lesionzarr.lesion import Lesion
     from lesionzarr.store.catalog import Catalog
@@ -71,7 +72,11 @@ def pack(
     """
     check_profile(profile)
     check_size(size, "zyx")
-    if len(margin) != 3 or not all(isinstance(part, int) and part >= 0 for part in margin):
+    if (
+        not isinstance(margin, Sequence)
+        or len(margin) != 3
+        or not all(isinstance(part, int) and part >= 0 for part in margin)
+    ):
         raise SettingError(f"margin {margin!r}: whole numbers of at least 0 are needed, (z, y, x)")
     block = tuple(n + 2 * m for n, m in zip(size, margin, strict=True))
     reader = CropReader(catalog, size=(block[0], block[1], block[2]), spacing_mm=spacing_mm, padding=FILL_HU)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from lesionzarr.geometry import Box
 from lesionzarr.readers.stack import StackReader
 from lesionzarr.window import OWN
 
@@ -86,12 +87,13 @@ def enlarge(grey: NDArray[np.uint8], scale: int) -> Image.Image:
 
 
 def draw_marks(picture: Image.Image, crop: Crop, scale: int) -> None:
-    """Draw box and RECIST axes of a crop into a picture of one of its slices."""
+    """Draw box and RECIST axes of a crop into a picture of its key slice: the slice's own box, if it has one."""
     pen = ImageDraw.Draw(picture)
     width = max(1, scale // 2)
-    if crop.box:
+    box = _box_of_key_slice(crop) or crop.box
+    if box:
         # ends are inclusive and lie on pixel centres
-        corners = [(crop.box.x0, crop.box.y0), (crop.box.x1, crop.box.y1)]
+        corners = [(box.x0, box.y0), (box.x1, box.y1)]
         pen.rectangle([_at(x, y, scale) for x, y in corners], outline=BOX_COLOUR, width=width)
     if crop.recist:
         for (x0, y0, x1, y1), colour in zip(crop.recist.axes, (LONG_COLOUR, SHORT_COLOUR), strict=True):
@@ -106,7 +108,7 @@ def contact_sheet(
     Parameters
     ----------
     pictures
-        Pictures, each with the lines of its caption.
+        Pictures, each with the lines of its caption; of a line that is too long the middle is left out.
     columns
         Pictures in a row, at most.
     tile
@@ -131,7 +133,7 @@ def contact_sheet(
         fitted = picture.resize((tile, tile), Image.Resampling.BICUBIC) if picture.size != (tile, tile) else picture
         sheet.paste(fitted, (left, top))
         for n, line in enumerate(caption):
-            pen.text((left, top + tile + n * line_height), line, fill=INK, font=font)
+            pen.text((left, top + tile + n * line_height), _fit(line, tile, font), fill=INK, font=font)
     return sheet
 
 
@@ -165,6 +167,23 @@ def save(picture: Image.Image, path: Path) -> None:
     """Write a picture as PNG, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, format="PNG")
+
+
+def _box_of_key_slice(crop: Crop) -> Box | None:
+    """Give the box that was drawn on the key slice itself, in voxels of the image."""
+    for row, x0, y0, x1, y1 in crop.lesion.extras.get("slice_boxes", ()):
+        if row == crop.lesion.key_z:
+            return Box(*crop.from_volume((row, y0, x0)), *crop.from_volume((row, y1, x1)))
+    return None
+
+
+def _fit(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Leave out the middle of a line until it is no wider than that; both ends of an id tell more than its middle."""
+    fitted, kept = line, len(line)
+    while font.getlength(fitted) > width and kept > 2:
+        kept -= 1
+        fitted = f"{line[: (kept + 1) // 2]}...{line[-(kept // 2) :]}"
+    return fitted
 
 
 def _at(x: float, y: float, scale: int) -> tuple[float, float]:

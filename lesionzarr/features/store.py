@@ -13,6 +13,7 @@ from lesionzarr.features.measure import measure_mask
 from lesionzarr.features.statistics import COLUMNS, feature_row
 from lesionzarr.geometry import Region
 from lesionzarr.readers._zarr import read_region
+from lesionzarr.store.layout import MASK, MASK_ARRAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from lesionzarr.store.catalog import Catalog
 
     ReadRegion = Callable[[str, Region], tuple[NDArray[Any], NDArray[Any]]]
-
-MASK = "labels/lesions/0"
-"""Array of a volume with the value of a lesion, or 0, in each voxel."""
 
 PLACE = ("x0", "y0", "x1", "y1", "z0", "z1", "recist")
 """Columns for what was measured besides those of a table of features: box and axes, as in the lesion table."""
@@ -127,7 +125,5 @@ def _reaches_out(mask: NDArray[np.bool_], region: Region, shape: tuple[int, int,
 
 
 def _read_stored(catalog: Catalog, volume_id: str, region: Region) -> tuple[NDArray[Any], NDArray[Any]]:
-    return (
-        read_region(catalog.location, volume_id, region, MASK),
-        read_region(catalog.location, volume_id, region),
-    )
+    labels = read_region(catalog.location, f"{volume_id}/{MASK}", region, MASK_ARRAY)
+    return labels, read_region(catalog.location, volume_id, region)

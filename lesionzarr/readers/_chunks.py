@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -41,14 +41,6 @@ class ChunkPlan:
     """(chunk,): number of the chunk in its object, in C order."""
     owner: Ints
     """(chunk,): the first region that needs it."""
-
-    def spans(self, first: int, last: int) -> Iterator[tuple[int, int, int, int]]:
-        """Give array, object, first and last chunk of every stretch of chunks of one object, within some chunks."""
-        volume, shard = self.volume[first:last], self.shard[first:last]
-        changes = (shard[1:] != shard[:-1]) | (volume[1:] != volume[:-1])
-        for a, b in pairwise([first, *(changes.nonzero()[0] + first + 1).tolist(), last]):
-            if a < b:
-                yield int(self.volume[a]), int(self.shard[a]), a, b
 
     @cached_property
     def rows(self) -> Ints:

@@ -11,6 +11,7 @@ from lesionzarr.readers._chunks import plan_chunks
 
 if TYPE_CHECKING:
     from lesionzarr.readers._fetch import Fetcher, Regions
+    from lesionzarr.store.arrays import ArrayLayout
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Explanation:
     read_bytes: int
     """Bytes of those reads."""
     decoded_bytes: int
-    """Bytes that are decoded: of each chunk the blocks that hold what is wanted."""
+    """Bytes that are decoded: of each chunk the blocks that hold what is wanted; all of it where it is kept."""
     wanted_bytes: int
     """Bytes of the voxels that the images show."""
     seconds: float | None = None
@@ -42,7 +43,7 @@ class Explanation:
 
 
 def explain(fetcher: Fetcher, regions: Regions) -> Explanation:
-    """Say what reading regions costs; opens their shards, and reads no chunk.
+    """Say what reading regions costs where no chunk is kept from before; opens their shards, and reads no chunk.
 
     Parameters
     ----------
@@ -60,7 +61,9 @@ def explain(fetcher: Fetcher, regions: Regions) -> Explanation:
     layouts = regions.layouts
     row_bytes, block_rows, items = (
         np.array(column, dtype=np.int64)
-        for column in zip(*((each.row_bytes, each.block_rows, each.dtype.itemsize) for each in layouts), strict=True)
+        for column in zip(
+            *((each.row_bytes, _rows_at_once(each, fetcher), each.dtype.itemsize) for each in layouts), strict=True
+        )
     )
     block, (first, last) = block_rows[plan.volume], plan.rows.T
     decoded_rows = (-(-last // block) - first // block) * block
@@ -74,3 +77,8 @@ def explain(fetcher: Fetcher, regions: Regions) -> Explanation:
         decoded_bytes=int((decoded_rows * row_bytes[plan.volume]).sum()),
         wanted_bytes=int(((regions.stop - regions.start).prod(axis=1) * items[regions.volume]).sum()),
     )
+
+
+def _rows_at_once(layout: ArrayLayout, fetcher: Fetcher) -> int:
+    """Give the rows of a chunk that are decoded together; of one that is kept, or has no checksum, those are all."""
+    return layout.block_rows if layout.checked and not fetcher.cache else layout.chunk[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from threading import Lock, local
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -63,11 +63,11 @@ class Regions:
 
 
 class Span(NamedTuple):
-    """Chunks of one object that follow each other in a plan."""
+    """Chunks of one object."""
 
     shard: Shard
-    first: int
-    last: int
+    numbers: Ints
+    """(chunk,): of the plan."""
 
 
 class _Parts:
@@ -154,7 +154,7 @@ class Fetcher:
         requests = size = 0
         for first, last in _runs(plan, regions, 1):
             spans = _spans(plan, first, last, regions)
-            _, owner, entries = self._locate(plan, spans, [np.arange(span.first, span.last) for span in spans])
+            _, owner, entries = self._locate(plan, spans, [span.numbers for span in spans])
             _, _, sizes = self._ranges(entries, owner)
             requests += len(sizes)
             size += int(sizes.sum())
@@ -165,8 +165,11 @@ class Fetcher:
     ) -> None:
         """Read the chunks of a run, and scatter them."""
         parts = _Parts(plan, first, last, target)
-        for _, spans in groupby(_spans(plan, first, last, regions), lambda span: span.shard.array.coding):
-            self._scatter(plan, list(spans), parts)
+        alike: dict[Any, list[Span]] = {}
+        for span in _spans(plan, first, last, regions):
+            alike.setdefault(span.shard.array.coding, []).append(span)
+        for spans in alike.values():
+            self._scatter(plan, spans, parts)
 
     def _scatter(self, plan: ChunkPlan, spans: list[Span], parts: _Parts) -> None:
         """Bring chunks of arrays that are coded alike, and copy their parts to where they belong."""
@@ -199,11 +202,10 @@ class Fetcher:
 
     def _wanted(self, plan: ChunkPlan, span: Span, parts: _Parts) -> Ints:
         """Copy the parts of chunks that the cache holds; give the numbers of the others."""
-        numbers = np.arange(span.first, span.last)
         if not self.cache:
-            return numbers
+            return span.numbers
         wanted = []
-        for number in numbers.tolist():
+        for number in span.numbers.tolist():
             chunk = self.cache.get(_key(plan, span, number))
             if chunk is None:
                 wanted.append(number)
@@ -216,7 +218,6 @@ class Fetcher:
     ) -> Iterator[tuple[slice, Ints]]:
         """Read chunks into the room of a decoder, so many at a time; give which, and their places."""
         begin, starts, sizes = self._ranges(entries, owner)
-        blobs = [self._shards.open(span.shard).blob for span in spans]
         ends = sizes.cumsum()
         load = (ends - sizes) // REQUEST_BYTES
         for a, b in pairwise([0, *((load[1:] != load[:-1]).nonzero()[0] + 1).tolist(), len(sizes)]):
@@ -227,7 +228,8 @@ class Fetcher:
             for of, start, base, size in zip(
                 owners, starts[a:b].tolist(), bases.tolist(), sizes[a:b].tolist(), strict=True
             ):
-                blobs[of].read_into(start, room[base : base + size])
+                # one by one, so that no more files are open than are kept open
+                self._shards.open(spans[of].shard).blob.read_into(start, room[base : base + size])
             part = slice(int(begin[a]), int(begin[b]))
             counts = begin[a + 1 : b + 1] - begin[a:b]
             yield part, entries[part, 0] + (bases - starts[a:b]).repeat(counts)
@@ -266,11 +268,16 @@ def _key(plan: ChunkPlan, span: Span, number: int) -> tuple[str, int, int]:
 
 
 def _spans(plan: ChunkPlan, first: int, last: int, regions: Regions) -> list[Span]:
-    """Cut chunks into those of one object each."""
-    return [
-        Span(Shard(regions.volumes[volume], regions.layouts[volume], shard), a, b)
-        for volume, shard, a, b in plan.spans(first, last)
-    ]
+    """Sort chunks into those of one object each."""
+    volume, shard = plan.volume[first:last], plan.shard[first:last]
+    order = np.lexsort((shard, volume))
+    volume, shard = volume[order], shard[order]
+    ends = (((shard[1:] != shard[:-1]) | (volume[1:] != volume[:-1])).nonzero()[0] + 1).tolist()
+    spans = []
+    for a, b in pairwise([0, *ends, last - first] if last > first else [0]):
+        number = int(volume[a])
+        spans.append(Span(Shard(regions.volumes[number], regions.layouts[number], int(shard[a])), first + order[a:b]))
+    return spans
 
 
 def _runs(plan: ChunkPlan, regions: Regions, threads: int) -> list[tuple[int, int]]:
@@ -287,7 +294,8 @@ def _runs(plan: ChunkPlan, regions: Regions, threads: int) -> list[tuple[int, in
     if len(ends) < threads:
         ends = np.arange(1, chunks + 1)
     wanted = np.arange(1, runs + 1) * (int(done[-1]) / runs)
-    cuts = np.unique(ends[np.searchsorted(done[ends - 1], wanted - 1)]).tolist()
+    # sums are whole numbers, and a half is more than what rounding adds
+    cuts = np.unique(ends[np.searchsorted(done[ends - 1], wanted - 0.5)]).tolist()
     return list(pairwise([0, *cuts]))
 
 

@@ -16,7 +16,7 @@ from lesionzarr.readers._fetch import Regions
 from lesionzarr.readers._plan import Plan, plan_request
 from lesionzarr.readers._threads import cores, run_all
 from lesionzarr.readers._zarr import read_region
-from lesionzarr.store.layout import KINDS
+from lesionzarr.store.layout import KINDS, MASK_ARRAY, MASK_DTYPES, SEGMENTATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ def read_images(
     def read_other(number: int) -> None:
         region, part = plans[number].region, parts[number]
         if 0 not in region.shape:
-            name = KINDS[part.modality].array
+            name = MASK_ARRAY if part.modality == SEGMENTATION else KINDS[part.modality].array
             work.target(number)[...] = read_region(fetcher.location, part.volume_id, region, name)
         work.finish(number)
 
@@ -105,6 +105,11 @@ def regions_of(requests: Sequence[Request], plans: Sequence[Plan]) -> Regions:
     )
 
 
+def _dtype(modality: str) -> str:
+    # of a mask the wider one, which holds what is stored as the narrower
+    return MASK_DTYPES[-1] if modality == SEGMENTATION else KINDS[modality].dtype
+
+
 def _check(out: NDArray[Any], shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     if out.shape != shape or out.dtype != dtype:
         raise SettingError(f"out is {out.dtype} {out.shape}; {dtype} {shape} is needed")
@@ -119,7 +124,7 @@ class _Work:
         self._targets: list[NDArray[Any] | None] = [None] * len(requests)
         # buffers go round, so that few are made and those in use stay in the cache of a core
         self._spare: deque[NDArray[np.uint8]] = deque()
-        self._dtypes = [np.dtype(KINDS[request.modality].dtype) for request in requests]
+        self._dtypes = [np.dtype(_dtype(request.modality)) for request in requests]
         sizes = (math.prod(plan.region.shape) * dtype.itemsize for plan, dtype in zip(plans, self._dtypes, strict=True))
         self._most_bytes = max(sizes)
         self._buffers: dict[int, NDArray[np.uint8]] = {}

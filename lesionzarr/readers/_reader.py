@@ -83,6 +83,10 @@ class Reader(ABC):
     def step(self, lesion: Lesion) -> tuple[float, float, float]:
         """Give the distance of neighbouring voxels of the image, in voxels of the volume, (z, y, x)."""
 
+    def at_epoch(self, epoch: int) -> Reader:  # noqa: ARG002 - packs need it
+        """Give the reader for an epoch: itself, unless its images differ from epoch to epoch."""
+        return self
+
     def origin(self, lesion: Lesion, request: Request) -> tuple[float, float, float]:  # noqa: ARG002 - packs need it
         """Give the position in the volume of the first voxel of the image, (z, y, x)."""
         return request.origin
@@ -225,10 +229,10 @@ class Reader(ABC):
             drop_last=drop_last,
         )
         _check_reading(prefetch, threads)
-        found = self._found(lesions)
+        found, reader = self._found(lesions), self.at_epoch(epoch)
 
         def read(numbers: NDArray[Any]) -> Batch:
-            return self.read_batch([found[number] for number in numbers], threads=threads)
+            return reader.read_batch([found[number] for number in numbers], threads=threads)
 
         return read_ahead(read, order_batches(found, order), prefetch)
 
@@ -259,6 +263,7 @@ class Reader(ABC):
         fetcher = fetcher_of(self.catalog)
         parts = [part for request in requests for part in (request, *request.overlays)]
         told = explain(fetcher, regions_of(parts, [plan_request(part) for part in parts]))
+        told = replace(told, images=len(requests))
         if not run:
             return told
         began = time.perf_counter()
@@ -431,10 +436,12 @@ class Reader(ABC):
         if batch_size < 1:
             raise SettingError(f"a batch size of {batch_size}: at least 1 is needed")
         requests = [self.request(lesion) for lesion in lesions]
-        if not self._windows():
+        # presets and the source's own windows are in HU
+        if not self._windows() or any(isinstance(window, str) for window in self._windows()):
             for request in requests:
                 if request.modality != "CT":
-                    raise SettingError(f"volume {request.volume_id} holds PET, which has no HU: give a window in SUV")
+                    text = f"volume {request.volume_id} holds PET, which has no HU"
+                    raise SettingError(f"{text}: give a window as (low, high) in SUV")
         shapes = {(len(request.z), *request.size) for request in requests}
         if len(shapes) > 1:
             raise GeometryError(f"images of different shapes {sorted(shapes)} make no batch; give a size")

@@ -88,7 +88,8 @@ class Shards:
     def damaged(self, shard: Shard, fault: str) -> IntegrityError:
         """Make the error that names a shard."""
         name = self._location.name
-        return IntegrityError(f"{name}: volume {shard.volume_id}, {shard.key}: {fault}; convert it again")
+        remedy = "pack them again" if shard.array.merged_axes else "convert it again"
+        return IntegrityError(f"{name}: volume {shard.volume_id}, {shard.key}: {fault}; {remedy}")
 
     def _open_anew(self, shard: Shard) -> OpenShard:
         array = shard.array

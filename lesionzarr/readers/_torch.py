@@ -89,7 +89,8 @@ class _Source:
     def read(self, numbers: Ints) -> Batch:
         worker = get_worker_info()
         threads = self._threads or max(1, cores() // (worker.num_workers if worker else 1))
-        return self._reader.read_batch([self._lesions[number] for number in numbers], threads=threads)
+        reader = self._reader.at_epoch(int(self._now[0]))
+        return reader.read_batch([self._lesions[number] for number in numbers], threads=threads)
 
 
 class LesionDataset(Dataset[dict[str, Any]]):

@@ -7,14 +7,19 @@ so every shard that a region touches is looked at first.
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
 from lesionzarr.errors import IntegrityError, NotFoundError
+from lesionzarr.readers._chunks import plan_chunks
+from lesionzarr.readers._shards import Shard, Shards
 from lesionzarr.store import layout
+from lesionzarr.store.arrays import parse_layout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +70,7 @@ def _read(array: zarr.Array[Any], location: Location, volume_id: str, region: Re
     if 0 in region.shape:
         return np.empty(region.shape, dtype=array.dtype)
     _check_shards(array, location, volume_id, region)
+    _check_index(array, location, volume_id, region)
     try:
         return np.asarray(array[region.slices])
     except (ValueError, RuntimeError) as error:
@@ -85,3 +91,20 @@ def _check_shards(array: zarr.Array[Any], location: Location, volume_id: str, re
         if size is None or size < least:
             fault = "missing" if size is None else f"cut off ({size} bytes)"
             raise IntegrityError(f"{location.name}: volume {volume_id}, {key}: {fault}; convert it again")
+
+
+def _check_index(array: zarr.Array[Any], location: Location, volume_id: str, region: Region) -> None:
+    """Refuse chunks that the index of their shard calls absent: zarr-python would give padding for them."""
+    metadata = json.loads(location.read(f"{array.path}/{layout.GROUP_FILE}") or b"{}")
+    codec = metadata["codecs"][0]
+    if codec["name"] != "sharding_indexed":
+        return
+    # which codecs a chunk has does not matter to the index
+    plain = {**codec["configuration"], "codecs": [layout.LITTLE_ENDIAN]}
+    known = parse_layout({**metadata, "codecs": [{**codec, "configuration": plain}]}, PurePosixPath(array.path).name)
+    if known is None:
+        return
+    plan = plan_chunks([known], np.zeros(1, np.int64), np.array([region.start]), np.array([region.stop]))
+    shards = Shards(location)
+    for number in np.unique(plan.shard).tolist():
+        shards.entries(Shard(volume_id, known, number), plan.inner[plan.shard == number])

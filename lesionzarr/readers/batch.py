@@ -38,6 +38,9 @@ class Crop:
     """Position in the volume of the image's first voxel, (z, y, x)."""
     step: Point
     """Distance in the volume of neighbouring voxels of the image, (z, y, x); 1 along an axis that is not resampled."""
+    mask: NDArray[np.uint16] | None = field(default=None, repr=False, kw_only=True)
+    """(z, y, x): value of the source's mask at each voxel of the image, 0 for the background and outside of the volume;
+    ``lesion.mask_label`` is that of the lesion. None where it was not asked for, or the volume has no mask."""
 
     @property
     def valid(self) -> NDArray[np.bool_]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from lesionzarr.errors import GeometryError, SettingError
 from lesionzarr.geometry import crop_start
 from lesionzarr.readers._checks import check_size, check_size_mm, spacing_of
+from lesionzarr.readers._fetch import fetcher_of
+from lesionzarr.readers._images import read_images
 from lesionzarr.readers._plan import sample_positions
 from lesionzarr.readers._reader import Reader
-from lesionzarr.readers._request import Request
-from lesionzarr.store.layout import LESION_SIZE
+from lesionzarr.readers._request import NEAREST, Request
+from lesionzarr.store.arrays import parse_layout
+from lesionzarr.store.layout import LESION_SIZE, MASK, MASK_ARRAY, MASK_DTYPES, SEGMENTATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from lesionzarr.lesion import Lesion
+    from lesionzarr.readers._request import LesionsLike
+    from lesionzarr.readers.batch import Batch, Crop
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +55,9 @@ class CropReader(Reader):
     spacing_mm: float | tuple[float | None, float | None, float | None] | None = None
     """Distance of neighbouring voxels of the image in mm: one number, or one for each of (z, y, x); None, for all or
     for one of them, leaves the voxels of the volume as they are."""
+    masks: bool = False
+    """Read the mask of the volume at the voxels of the image too, each the nearest voxel: `Crop.mask`, of `read`,
+    `read_batch` and `batches`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +110,40 @@ class CropReader(Reader):
             padding=self.padding,
             **self._stored(lesion.volume_id),
             interpolation=self.interpolation,
+        )
+
+    def read_batch(self, lesions: LesionsLike, *, out: NDArray[Any] | None = None, threads: int | None = None) -> Batch:
+        """Read several lesions; as `Reader.read_batch`, with `Crop.mask` where `masks` asks for it."""
+        batch = super().read_batch(lesions, out=out, threads=threads)
+        if not self.masks:
+            return batch
+        asked = [self._mask_request(crop) for crop in batch.crops]
+        known = [request for request in asked if request is not None]
+        if not known:
+            return batch
+        images, _ = read_images(fetcher_of(self.catalog), known, MASK_DTYPES[-1], threads=threads)
+        found = iter(images[:, 0])
+        crops = zip(batch.crops, asked, strict=True)
+        return replace(
+            batch, crops=tuple(replace(crop, mask=next(found)) if request else crop for crop, request in crops)
+        )
+
+    def _mask_request(self, crop: Crop) -> Request | None:
+        """Say which voxels of the mask belong to a crop; None for a volume without a mask."""
+        metadata = self.catalog.mask_array(crop.lesion.volume_id)
+        if metadata is None:
+            return None
+        return replace(
+            self.request(crop.lesion),
+            volume_id=f"{crop.lesion.volume_id}/{MASK}",
+            windows=(),
+            padding=None,
+            interpolation=NEAREST,
+            array=parse_layout(metadata, MASK_ARRAY),
+            fill_value=0,
+            modality=SEGMENTATION,
+            scale=1.0,
+            overlays=(),
         )
 
     def step(self, lesion: Lesion) -> tuple[float, float, float]:

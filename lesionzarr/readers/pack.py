@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lesionzarr.errors import SettingError, not_found
+from lesionzarr.readers._checks import check_whole
 from lesionzarr.readers._reader import Reader
-from lesionzarr.readers._request import Request
+from lesionzarr.readers._request import EDGE, Request
 from lesionzarr.store.packs import ARRAY_ID, Pack
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ Shift = tuple[int, int, int]
 class PackReader(Reader):
     """Reads the lesions of a pack: one chunk each, of the size that was packed.
 
-    Its images are those of a `CropReader` of that size (and spacing) on the store that the pack was made from.
+    Its images are those of a `CropReader` of that size on the store that the pack was made from; with a spacing the HU
+    are those, rounded to whole numbers, and so the grey levels but for that.
     """
 
     catalog: Pack
@@ -31,14 +33,23 @@ class PackReader(Reader):
     seed: int | None = None
     """Of the random shifts, each axis by up to the margin to both sides; None for no shifts."""
     epoch: int = 0
-    """Shifts differ between epochs; `dataclasses.replace(reader, epoch=1)` gives the next."""
+    """Shifts differ between epochs; `batches` and `to_torch` take that of their own."""
     _rows: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.catalog, Pack):
             raise SettingError("a PackReader reads what lesionzarr.open_pack opens; a CropReader reads a store")
+        if self.seed is not None:
+            check_whole(self.seed, "seed", 0)
+        check_whole(self.epoch, "epoch", 0)
+        if self.padding == EDGE and self.catalog.info["spacing_mm"] is not None:
+            raise SettingError("padding 'edge': a resampled pack does not hold the edge voxels of its volumes")
         self._rows.update((lesion_id, row) for row, lesion_id in enumerate(self.catalog.places.index))
+
+    def at_epoch(self, epoch: int) -> PackReader:
+        """Give the reader with the shifts of another epoch."""
+        return self if self.seed is None else replace(self, epoch=epoch)
 
     def shift(self, row: int) -> Shift:
         """Give by how many voxels the image of a lesion is moved, (z, y, x)."""

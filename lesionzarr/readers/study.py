@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -121,12 +122,17 @@ class StudyReader(CropReader):
             raise SettingError(f"pet_window {self.pet_window!r}: (low, high) in {self.pet_unit} is needed")
         return resolve_window(self.pet_window)
 
+    @cached_property
+    def _pets(self) -> dict[str, str]:
+        # the first of each CT has the longest overlap
+        best = self.catalog.pairs.drop_duplicates("ct")
+        return dict(zip(best["ct"], best["pet"], strict=True))
+
     def _pet_of(self, volume_id: str) -> str:
-        pairs = self.catalog.pairs
-        found = pairs["pet"][pairs["ct"] == volume_id]
-        if found.empty:
+        found = self._pets.get(volume_id)
+        if found is None:
             raise GeometryError(f"volume {volume_id}: no PET of its study shares its frame of reference")
-        return str(found.iloc[0])
+        return found
 
     def _channel_names(self) -> list[str]:
         window = self._pet_window()

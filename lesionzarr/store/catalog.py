@@ -24,7 +24,7 @@ from lesionzarr.store import layout
 from lesionzarr.store.arrays import ArrayLayout, parse_layout
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.studies import describe_study, pair_volumes
-from lesionzarr.store.writer import missing_objects, read_attributes, read_root
+from lesionzarr.store.writer import has_mask, missing_objects, read_attributes, read_root
 
 if TYPE_CHECKING:
     import os
@@ -54,11 +54,13 @@ VOLUMES = pa.schema(
         ("profile", pa.string()),
         ("voxels", pa.string()),
         ("array", pa.string()),
+        ("mask", pa.string()),
+        ("mask_array", pa.string()),
     ]
 )
-"""`lesions` counts the volume's lesions, `voxels` is their checksum, `array` the content of its ``zarr.json``. `affine`
-is its three rows, one after the other; `frame_uid`, `study_date`, `kernel` and `description` are copies of `tags`, an
-object of JSON."""
+"""`lesions` counts the volume's lesions, `voxels` is their checksum, `array` the content of its ``zarr.json``; `mask`
+and `mask_array` are those of the mask, null where there is none. `affine` is its three rows, one after the other;
+`frame_uid`, `study_date`, `kernel` and `description` are copies of `tags`, an object of JSON."""
 
 NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
 """Integers stay integers where values are missing."""
@@ -290,19 +292,53 @@ class Catalog:
         IntegrityError
             A part of the volume is missing.
         """
-        import xarray as xr
-
         shape, modality = self.grid(volume_id).shape, self.volumes["modality"][volume_id]
-        missing = missing_objects(self.location, volume_id, shape, modality)
+        missing = missing_objects(
+            self.location, volume_id, shape, modality, has_mask=self.mask_array(volume_id) is not None
+        )
         if missing:
             # zarr would give padding for a shard that is not there
             raise IntegrityError(f"{self.location.name}: {missing[0]} is missing; convert the volume again")
+        return self._open_group(layout.volume_key(volume_id))
+
+    def mask(self, volume_id: str) -> xr.DataArray:
+        """Open the instance mask of a volume with xarray, lazily.
+
+        Parameters
+        ----------
+        volume_id
+            Of a volume whose source has a mask (`volumes` tells its checksum in the column ``mask``).
+
+        Returns
+        -------
+        xarray.DataArray
+            uint8 or uint16 (z, y, x), on the coordinates of the volume: 0, or the ``mask_label`` of a lesion.
+
+        Raises
+        ------
+        NotFoundError
+            No volume of that id, or it has no mask.
+        IntegrityError
+            A part of the volume is missing.
+        """
+        dataset = self.volume(volume_id)
+        if self.mask_array(volume_id) is None:
+            raise NotFoundError(f"volume {volume_id} has no mask: its source gives none")
+        mask = self._open_group(f"{layout.volume_key(volume_id)}/{layout.MASK}")[layout.MASK_ARRAY]
+        return mask.rename("lesions").assign_coords(dataset.coords)
+
+    def mask_array(self, volume_id: str) -> dict[str, Any] | None:
+        """Give the Zarr metadata of the mask of a volume; None where it has none. Nothing is read for that."""
+        self._check_volume(volume_id)
+        # stores of the first versions have no such column
+        cell = self.volumes["mask_array"][volume_id] if "mask_array" in self.volumes else None
+        return json.loads(cell) if isinstance(cell, str) else None
+
+    def _open_group(self, key: str) -> xr.Dataset:
+        import xarray as xr
+
         dataset: xr.Dataset = xr.open_zarr(
-            self.location.zarr_store(),
-            group=layout.volume_key(volume_id),
-            chunks=None,
-            consolidated=False,
-            zarr_format=3,
+            self.location.zarr_store(), group=key, chunks=None, consolidated=False, zarr_format=3
         )
         return dataset
 
@@ -335,9 +371,14 @@ def open_catalog(
     StoreError
         The store cannot be reached, or has no catalog.
     """
+    check_cache(cache_bytes)
+    return _open(open_location(url, storage_options), cache_bytes)
+
+
+def check_cache(cache_bytes: int) -> None:
+    """Raise SettingError for a cache of less than nothing."""
     if cache_bytes < 0:
         raise SettingError(f"a cache of {cache_bytes} bytes: 0 keeps nothing, more keeps that much")
-    return _open(open_location(url, storage_options), cache_bytes)
 
 
 def write_catalog(location: Location) -> tuple[int, list[Issue]]:
@@ -378,13 +419,11 @@ def _open(location: Location, cache_bytes: int = 0) -> Catalog:
         raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
     if info.get("kind") == "pack":
         raise SettingError(f"{location.name}: a pack; open it with lesionzarr.open_pack")
-    return Catalog(
-        location,
-        info,
-        read_table(location, layout.LESIONS_TABLE, "lesion_id"),
-        read_table(location, layout.VOLUMES_TABLE, "volume_id"),
-        cache_bytes,
-    )
+    lesions = read_table(location, layout.LESIONS_TABLE, "lesion_id")
+    volumes = read_table(location, layout.VOLUMES_TABLE, "volume_id")
+    if not {*VOLUMES.names} <= {*volumes, "volume_id"}:
+        raise StoreError(f"{location.name}: its catalog is of an older lesionzarr; run `lesionzarr index`")
+    return Catalog(location, info, lesions, volumes, cache_bytes)
 
 
 def _order(row: dict[str, Any]) -> tuple[bool, int, str]:
@@ -406,18 +445,12 @@ def _volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict
     volume, made = own["volume"], own["provenance"]
     if volume["volume_id"] != volume_id:
         raise IntegrityError(f"{location.name}: volume {volume_id} is a copy of {volume['volume_id']}; delete it")
-    name = layout.KINDS[volume["modality"]].array
-    array = location.read(f"{layout.volume_key(volume_id)}/{name}/{layout.GROUP_FILE}")
-    try:
-        json.loads(array or b"")
-    except ValueError as error:
-        raise IntegrityError(
-            f"{location.name}: volume {volume_id}, {name}/zarr.json: missing or damaged; convert it again"
-        ) from error
-    tags = volume["tags"]
+    array = _array_file(location, volume_id, layout.KINDS[volume["modality"]].array)
+    mask = _array_file(location, volume_id, f"{layout.MASK}/{layout.MASK_ARRAY}") if has_mask(own) else None
+    tags, affine = volume.get("tags", {}), volume.get("affine")
     return {
         **volume,
-        "affine": [number for row in volume["affine"] for number in row] if volume["affine"] else None,
+        "affine": [number for row in affine for number in row] if affine else None,
         "frame_uid": tags.get("FrameOfReferenceUID"),
         "study_date": tags.get("StudyDate"),
         "kernel": tags.get("ConvolutionKernel"),
@@ -428,8 +461,22 @@ def _volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict
         "lesions": len(own["lesions"]),
         "profile": made["profile"],
         "voxels": made["voxels"],
-        "array": (array or b"").decode(),
+        "array": array,
+        "mask": made.get("mask"),
+        "mask_array": mask,
     }
+
+
+def _array_file(location: Location, volume_id: str, name: str) -> str:
+    """Read the ``zarr.json`` of an array of a volume."""
+    data = location.read(f"{layout.volume_key(volume_id)}/{name}/{layout.GROUP_FILE}") or b""
+    try:
+        json.loads(data)
+    except ValueError as error:
+        raise IntegrityError(
+            f"{location.name}: volume {volume_id}, {name}/zarr.json: missing or damaged; convert it again"
+        ) from error
+    return data.decode()
 
 
 def write_table(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:

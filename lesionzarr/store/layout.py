@@ -14,11 +14,16 @@
         hu/zarr.json                int16 (z, y, x), Hounsfield units; of PET ``activity``, float32, Bq/ml
         hu/c/<i>/0/0                one shard per 64 slices
         z, y, x                     float64, position in mm along the LPS axes
+        labels/zarr.json            where the source has an instance mask: group that lists ``lesions``
+        labels/lesions/zarr.json    group, an OME-Zarr 0.5 label image with the properties of every lesion
+        labels/lesions/0            uint8 or uint16 (z, y, x), 0 for the background
 
-Everything is Zarr v3. `hu` uses ``sharding_indexed``: inner chunks (8, 64, 64), each encoded by the profile's codecs
-and closed by ``crc32c``; the index stands at the end and has its own ``crc32c``. First come the chunks of 9 x 128 x 128
-voxels round each lesion, lesion by lesion, then the others, both in lexicographic order. Every inner chunk of every
-shard is present: a missing shard or chunk is damage, never padding. `fill_value` is the volume's own padding.
+Everything is Zarr v3. `hu` uses ``sharding_indexed``: inner chunks (8, 64, 64), each encoded by the profile's codecs,
+with Blosc's blocks of four slices that decode on their own, and closed by ``crc32c``; the index stands at the end and
+has its own ``crc32c``. First come the chunks of 9 x 128 x 128 voxels round each lesion, lesion by lesion, then the
+others, both in lexicographic order. Every inner chunk of every shard is present: a missing shard or chunk is damage,
+never padding. `fill_value` is the volume's own padding. A mask has the same chunks and shards; its codecs are those of
+``portable`` where the profile is ``dense``.
 
 ``attributes.lesionzarr`` of a volume's group holds
 
@@ -27,8 +32,8 @@ shard is present: a missing shard or chunk is damage, never padding. `fill_value
   first_slice and last_slice (the source's own numbers), tags (what else is known of the series, by keywords of DICOM);
 - ``lesions``: rows of the lesion table (`lesionzarr.lesion`), the canonical copy;
 - ``provenance``: tool, converter, its settings (names of the files that were given), profile, fingerprint of
-  the source files, their names and sizes, ``voxels``, the SHA-256 of the decoded voxels (little endian, C order), and
-  ``headers`` where those of the source were asked for.
+  the source files, their names and sizes, ``voxels``, the SHA-256 of the decoded voxels (little endian, C order),
+  ``mask``, that of the mask where there is one, and ``headers`` where those of the source were asked for.
 
 Ids are letters, digits, ``.``, ``_`` and ``-``, and begin with a letter or a digit. No attribute holds NaN, an absolute
 path or the name of a machine.
@@ -45,17 +50,25 @@ import numpy as np
 from lesionzarr.errors import SettingError, SourceError, not_found
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lesionzarr.geometry import Grid
+    from lesionzarr.lesion import Lesion
 
 FORMAT = 1
 VOLUMES = "volumes"
+LABELS = "labels"
+MASK = "labels/lesions"
+"""Group of the mask, in that of its volume."""
+MASK_ARRAY = "0"
+MASK_DTYPES = ("uint8", "uint16")
 GROUP_FILE = "zarr.json"
 VOLUMES_TABLE = "catalog/volumes.parquet"
 LESIONS_TABLE = "catalog/lesions.parquet"
 REPORT = "catalog/report.json"
 
 CHUNK = (8, 64, 64)
-BLOCK_SLICES = 8
+BLOCK_SLICES = 4
 """Slices of a chunk that decode on their own."""
 SHARD_SLICES = 64
 LESION_SIZE = (9, 128, 128)
@@ -77,6 +90,9 @@ KINDS = {
     "PT": Kind("activity", "float32", "Bq/ml", "activity concentration"),
 }
 """By DICOM's word for the modality."""
+
+SEGMENTATION = "SEG"
+"""DICOM's word for what a mask is; it is part of a volume, and none itself."""
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -107,6 +123,12 @@ def check_profile(profile: str) -> None:
 def volume_codecs(profile: str, modality: str = "CT") -> list[dict[str, Any]]:
     """Give the codecs of an inner chunk of a volume, by the name of a profile."""
     return _codecs(profile, (BLOCK_SLICES, *CHUNK[1:]), KINDS[modality].dtype)
+
+
+def mask_codecs(profile: str, dtype: str) -> list[dict[str, Any]]:
+    """Give the codecs of an inner chunk of a mask."""
+    # pcodec has no integers of 8 bits
+    return _codecs("portable" if profile == "dense" else profile, (BLOCK_SLICES, *CHUNK[1:]), dtype)
 
 
 def pack_codecs(profile: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -142,12 +164,14 @@ def shard_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     return min(depth, SHARD_SLICES), rows, columns
 
 
-def object_keys(shape: tuple[int, int, int], modality: str) -> list[str]:
+def object_keys(shape: tuple[int, int, int], modality: str, *, has_mask: bool = False) -> list[str]:
     """Give the keys of every object of a volume of that shape, below its group, but for the group's own."""
-    array = KINDS[modality].array
-    shards = [f"{array}/c/{number}/0/0" for number in range(-(-shape[0] // shard_shape(shape)[0]))]
+    arrays = [KINDS[modality].array, *([f"{MASK}/{MASK_ARRAY}"] if has_mask else [])]
+    shards = [f"c/{number}/0/0" for number in range(-(-shape[0] // shard_shape(shape)[0]))]
+    voxels = [f"{array}/{key}" for array in arrays for key in (GROUP_FILE, *shards)]
     coordinates = [f"{name}/{key}" for name in "zyx" for key in (GROUP_FILE, "c/0")]
-    return [f"{array}/{GROUP_FILE}", *shards, *coordinates]
+    groups = [f"{LABELS}/{GROUP_FILE}", f"{MASK}/{GROUP_FILE}"] if has_mask else []
+    return [*voxels, *coordinates, *groups]
 
 
 def voxel_metadata(
@@ -175,6 +199,28 @@ def voxel_metadata(
     codecs = [{"name": "sharding_indexed", "configuration": _sharding(CHUNK, volume_codecs(profile, modality))}]
     attributes = {"units": kind.units, "long_name": kind.long_name}
     return _array(shape, shard_shape(shape), kind.dtype, fill_value, codecs, ("z", "y", "x"), attributes)
+
+
+def mask_metadata(shape: tuple[int, int, int], dtype: str, profile: str) -> dict[str, Any]:
+    """Give the Zarr v3 metadata of a mask, whose chunks and shards are those of its volume.
+
+    Parameters
+    ----------
+    shape
+        Number of slices, rows and columns.
+    dtype
+        From `MASK_DTYPES`.
+    profile
+        Name of the codecs of the volume.
+
+    Returns
+    -------
+    dict
+        Content of the array's ``zarr.json``.
+    """
+    codecs = [{"name": "sharding_indexed", "configuration": _sharding(CHUNK, mask_codecs(profile, dtype))}]
+    attributes = {"long_name": "lesion of each voxel; 0 is the background"}
+    return _array(shape, shard_shape(shape), dtype, 0, codecs, ("z", "y", "x"), attributes)
 
 
 def pack_metadata(
@@ -220,9 +266,40 @@ def ome_attributes(grid: Grid, modality: str) -> dict[str, Any]:
     Scales are positive; the direction of an axis is told by its RFC-4 orientation. An unknown slice interval becomes
     scale 1 without a unit.
     """
+    name = {"CT": "ct", "PT": "pet"}[modality]
+    return {"version": "0.5", "multiscales": [_multiscale(grid, name, KINDS[modality].array)]}
+
+
+def label_attributes(grid: Grid, lesions: Iterable[Lesion]) -> dict[str, Any]:
+    """Give the OME-Zarr 0.5 metadata of the mask of a volume: an image whose values are lesions.
+
+    Properties of a value are its lesion's ``lesion_id``, ``type`` and ``labels``, where they are known.
+    """
+    named = ((lesion.mask_label, _properties(lesion)) for lesion in lesions if lesion.mask_label is not None)
+    properties = [{"label-value": value, **known} for value, known in named]
+    image_label: dict[str, Any] = {"version": "0.5", "source": {"image": "../../"}}
+    if properties:
+        # the specification asks for at least one where there is a list
+        image_label["properties"] = properties
+    multiscales = [_multiscale(grid, "lesions", MASK_ARRAY)]
+    return {"version": "0.5", "multiscales": multiscales, "image-label": image_label}
+
+
+def labels_attributes() -> dict[str, Any]:
+    """Give the OME-Zarr 0.5 metadata of the group of a volume's label images."""
+    return {"version": "0.5", "labels": [MASK.removeprefix(f"{LABELS}/")]}
+
+
+def _properties(lesion: Lesion) -> dict[str, Any]:
+    labels = None if lesion.labels is None else list(lesion.labels)
+    known = {"lesion_id": lesion.lesion_id, "type": lesion.type, "labels": labels}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _multiscale(grid: Grid, name: str, array: str) -> dict[str, Any]:
     axes: list[dict[str, Any]] = []
-    for index, name in enumerate("zyx"):
-        axis: dict[str, Any] = {"name": name, "type": "space"}
+    for index, letter in enumerate("zyx"):
+        axis: dict[str, Any] = {"name": letter, "type": "space"}
         if grid.spacing_mm[index] is not None:
             axis["unit"] = "millimeter"
         if grid.orientation is not None:
@@ -232,9 +309,8 @@ def ome_attributes(grid: Grid, modality: str) -> dict[str, Any]:
     transformations: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
     if grid.origin_mm is not None:
         transformations.append({"type": "translation", "translation": list(grid.origin_mm)})
-    dataset = {"path": KINDS[modality].array, "coordinateTransformations": transformations}
-    name = {"CT": "ct", "PT": "pet"}[modality]
-    return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": [dataset]}]}
+    dataset = {"path": array, "coordinateTransformations": transformations}
+    return {"name": name, "axes": axes, "datasets": [dataset]}
 
 
 def check_root(attributes: dict[str, Any] | None, name: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ import pyarrow as pa
 from lesionzarr.errors import NotFoundError, SettingError, StoreError
 from lesionzarr.store import layout
 from lesionzarr.store.arrays import ArrayLayout, parse_layout
-from lesionzarr.store.catalog import LESIONS, VOLUMES, Catalog, read_table, write_frame, write_table
+from lesionzarr.store.catalog import LESIONS, VOLUMES, Catalog, check_cache, read_table, write_frame, write_table
 from lesionzarr.store.location import open_location
 from lesionzarr.store.shards import encode_shard
 from lesionzarr.store.writer import TOOL, read_root
@@ -183,6 +183,7 @@ def open_pack(
     StoreError
         It cannot be reached, or is damaged.
     """
+    check_cache(cache_bytes)
     return _open(open_location(url, storage_options), cache_bytes)
 
 

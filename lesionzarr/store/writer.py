@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lesionzarr._version import __version__
-from lesionzarr.errors import IntegrityError, StoreError
+from lesionzarr.errors import GeometryError, IntegrityError, StoreError
 from lesionzarr.geometry import Region, crop_start
 from lesionzarr.store import layout, shards
 
@@ -93,7 +93,12 @@ def read_attributes(location: Location, volume_id: str) -> dict[str, Any] | None
 
 
 def write_volume(
-    location: Location, volume: Volume, voxels: NDArray[Any], made_by: dict[str, Any], profile: str
+    location: Location,
+    volume: Volume,
+    voxels: NDArray[Any],
+    made_by: dict[str, Any],
+    profile: str,
+    mask: NDArray[Any] | None = None,
 ) -> None:
     """Write one volume.
 
@@ -109,23 +114,32 @@ def write_volume(
         Converter and its settings, for the provenance.
     profile
         Codecs, by name (`layout.PROFILES`).
+    mask
+        uint8 or uint16 (z, y, x), of the shape of `voxels`: 0, or the ``mask_label`` of a lesion.
 
     Raises
     ------
     MissingExtraError
         The profile needs a package that is not installed.
+    GeometryError
+        The mask has another shape or data type.
     StoreError
         The store cannot be written; nothing of the volume is left behind.
     """
+    if mask is not None and (mask.shape != voxels.shape or mask.dtype.name not in layout.MASK_DTYPES):
+        text = f"volume {volume.volume_id}: a mask of {mask.dtype} {mask.shape} on voxels of {voxels.shape}"
+        raise GeometryError(f"{text}; one of the same shape, uint8 or uint16, is needed")
     shards.encoder(layout.volume_codecs(profile, volume.modality))
     key = layout.volume_key(volume.volume_id)
     volume = replace(volume, grid=replace(volume.grid, shape=voxels.shape))
     # from here on, the volume does not exist until it is complete
     delete_volume(location, volume.volume_id)
     try:
-        checksum = _write_voxels(location, key, volume, voxels, profile)
+        checksums = {"voxels": _write_voxels(location, key, volume, voxels, profile)}
+        if mask is not None:
+            checksums["mask"] = _write_mask(location, key, volume, mask, profile)
         _write_coordinates(location, key, volume)
-        provenance = _provenance(volume, made_by, profile, checksum)
+        provenance = _provenance(volume, made_by, profile, checksums)
         write_group(location, volume, provenance)
     except StoreError:
         location.delete_tree(key)
@@ -167,8 +181,11 @@ def update_volume(location: Location, volume: Volume) -> None:
     if own is not None:
         z, y, x = own["volume"]["shape"]
         volume = replace(volume, grid=replace(volume.grid, shape=(z, y, x)))
+        key = layout.volume_key(volume.volume_id)
         if own["volume"] != volume_attributes(volume):
-            _write_coordinates(location, layout.volume_key(volume.volume_id), volume)
+            _write_coordinates(location, key, volume)
+        if has_mask(own):
+            _write_label_groups(location, key, volume)
         write_group(location, volume, own["provenance"])
 
 
@@ -192,12 +209,20 @@ def is_whole(location: Location, volume_id: str, own: dict[str, Any]) -> bool:
         Its attributes, as read by `read_attributes`.
     """
     z, y, x = own["volume"]["shape"]
-    return not missing_objects(location, volume_id, (z, y, x), own["volume"]["modality"])
+    return not missing_objects(location, volume_id, (z, y, x), own["volume"]["modality"], has_mask=has_mask(own))
 
 
-def missing_objects(location: Location, volume_id: str, shape: tuple[int, int, int], modality: str) -> list[str]:
+def has_mask(own: dict[str, Any]) -> bool:
+    """Tell from the attributes of a volume whether it has a mask."""
+    return "mask" in own["provenance"]
+
+
+def missing_objects(
+    location: Location, volume_id: str, shape: tuple[int, int, int], modality: str, *, has_mask: bool = False
+) -> list[str]:
     """List the objects of a volume that are absent or empty, by their keys; the group itself is not one of them."""
-    keys = (f"{layout.volume_key(volume_id)}/{key}" for key in layout.object_keys(shape, modality))
+    there = layout.object_keys(shape, modality, has_mask=has_mask)
+    keys = (f"{layout.volume_key(volume_id)}/{key}" for key in there)
     return [key for key in keys if not location.size(key)]
 
 
@@ -224,14 +249,14 @@ def volume_attributes(volume: Volume) -> dict[str, Any]:
     }
 
 
-def _provenance(volume: Volume, made_by: dict[str, Any], profile: str, checksum: str) -> dict[str, Any]:
-    files = list(dict.fromkeys(volume.files)) if volume.names_files else []
+def _provenance(volume: Volume, made_by: dict[str, Any], profile: str, checksums: dict[str, str]) -> dict[str, Any]:
+    files = list(dict.fromkeys((*volume.files, *volume.mask_files))) if volume.names_files else []
     return {
         "tool": TOOL,
         **made_by,
         "profile": profile,
         "fingerprint": volume.fingerprint,
-        "voxels": checksum,
+        **checksums,
         "roots": sorted({PurePath(file.root).name for file in files}),
         "files": [file.name for file in files],
         "file_bytes": [file.size for file in files],
@@ -253,17 +278,36 @@ def _lesion_regions(volume: Volume) -> list[Region]:
 def _write_voxels(location: Location, key: str, volume: Volume, voxels: NDArray[Any], profile: str) -> str:
     kind = layout.KINDS[volume.modality]
     fill_value = _padding(voxels) if volume.modality == "CT" else 0.0
-    shard_shape, codecs = layout.shard_shape(voxels.shape), layout.volume_codecs(profile, volume.modality)
+    metadata = layout.voxel_metadata(voxels.shape, fill_value, profile, volume.modality)
+    return _write_array(location, f"{key}/{kind.array}", volume, voxels.astype(kind.dtype, copy=False), metadata)
+
+
+def _write_mask(location: Location, key: str, volume: Volume, mask: NDArray[Any], profile: str) -> str:
+    metadata = layout.mask_metadata(mask.shape, mask.dtype.name, profile)
+    checksum = _write_array(location, f"{key}/{layout.MASK}/{layout.MASK_ARRAY}", volume, mask, metadata)
+    _write_label_groups(location, key, volume)
+    return checksum
+
+
+def _write_label_groups(location: Location, key: str, volume: Volume) -> None:
+    own = layout.label_attributes(volume.grid, volume.lesions)
+    for name, attributes in ((layout.MASK, own), (layout.LABELS, layout.labels_attributes())):
+        _write_json(location, f"{key}/{name}/{layout.GROUP_FILE}", layout.group_metadata({"ome": attributes}))
+
+
+def _write_array(location: Location, key: str, volume: Volume, array: NDArray[Any], metadata: dict[str, Any]) -> str:
+    """Write the shards of an array, then its metadata; give the SHA-256 of its values."""
+    shard_shape, fill_value = layout.shard_shape(array.shape), metadata["fill_value"]
+    codecs = metadata["codecs"][0]["configuration"]["codecs"]
     regions = _lesion_regions(volume)
     digest = hashlib.sha256()
-    for number, start in enumerate(range(0, len(voxels), shard_shape[0])):
-        part = voxels[start : start + shard_shape[0]]
-        digest.update(np.ascontiguousarray(part, dtype=np.dtype(kind.dtype).newbyteorder("<")).data)
+    for number, start in enumerate(range(0, len(array), shard_shape[0])):
+        part = array[start : start + shard_shape[0]]
+        digest.update(np.ascontiguousarray(part, dtype=array.dtype.newbyteorder("<")).data)
         order = shards.chunks_of_regions(regions, start, shard_shape, layout.CHUNK)
         shard = shards.encode_shard(part, shard_shape, layout.CHUNK, fill_value, codecs, order)
-        location.write(f"{key}/{kind.array}/c/{number}/0/0", shard)
-    metadata = layout.voxel_metadata(voxels.shape, fill_value, profile, volume.modality)
-    _write_json(location, f"{key}/{kind.array}/{layout.GROUP_FILE}", metadata)
+        location.write(f"{key}/c/{number}/0/0", shard)
+    _write_json(location, f"{key}/{layout.GROUP_FILE}", metadata)
     return f"sha256:{digest.hexdigest()}"
 
 

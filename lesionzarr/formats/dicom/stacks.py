@@ -150,20 +150,20 @@ def _iter_parts(slices: Sequence[Slice], series_uid: str, issues: list[Issue]) -
     groups = split_geometry(slices)
     if len(groups) > 1:
         text = f"{series_uid}: sizes, spacings, orientations or frames of reference differ; it is {len(groups)} parts"
-        issues.append(Issue("mixed-geometry", series_uid, "", text))
+        issues.append(Issue("mixed-geometry", series_uid, groups[1][0].row["name"], text))
     for group in groups:
         distances, coordinates = slice_order(group)
         phases, told_by = split_phases(group, distances)
         if told_by:
             text = f"{series_uid}: several images at one position; {len(phases)} phases, told apart by {told_by}"
-            issues.append(Issue("same-position", series_uid, "", text))
+            issues.append(Issue("same-position", series_uid, phases[1][0].row["name"], text))
         where = {id(plane): place for plane, place in zip(group, coordinates, strict=True)}
         for phase in phases:
             runs = even_runs(np.array([where[id(plane)] for plane in phase]))
             if len(runs) > 1:
                 sizes = ", ".join(str(stop - start) for start, stop in runs)
                 text = f"{series_uid}: slices are missing or unevenly spaced; even runs of {sizes} slices are stacks"
-                issues.append(Issue("uneven-spacing", series_uid, "", text))
+                issues.append(Issue("uneven-spacing", series_uid, phase[runs[1][0]].row["name"], text))
             yield from (phase[start:stop] for start, stop in runs)
 
 

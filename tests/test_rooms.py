@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "store": VOCABULARY | {"_version"},
     "converters": VOCABULARY | {"formats", "annotations", "samples"},
     "readers": VOCABULARY | {"store"},
+    "features": VOCABULARY | {"store", "readers"},
     "export": VOCABULARY | {"formats", "store", "readers"},
 }
 """Rooms that may import anything are left out: the command line, the demo, the package's front."""

@@ -1,0 +1,87 @@
+"""A mask made of RECIST axes, for datasets that have no other: four quarter-ellipses round the crossing of the axes.
+
+MULAN trains on such masks (Yan et al., MULAN: Multitask Universal Lesion Analysis Network, MICCAI 2019;
+rsummers11/CADLab, ``MULAN_universal_lesion_analysis/maskrcnn/data/datasets/DeepLesion_utils.py``:
+``gen_mask_polygon_from_recist``). Each quarter lies between two ends of different axes, and the lengths from the
+crossing to these ends are its half axes.
+
+Where the axes are perpendicular, as nearly all of DeepLesion's are, this is the ellipse of MULAN. Where they are not,
+MULAN keeps right-angled quarters, whose arcs miss one of the two ends and jump to it; here the quarter is sheared, so
+that its arc passes through both.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lesionzarr.errors import GeometryError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lesionzarr.recist import Recist
+
+REACH_PX = 1.0
+"""How far one axis may end before the other: people draw axes that just do not touch. Six of the 4,889 marks of
+DeepLesion's validation split have a wider gap."""
+
+ROUNDING = 1e-9
+
+
+def pseudo_mask(recist: Recist, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Fill the quarter-ellipses between the ends of both axes.
+
+    Parameters
+    ----------
+    recist
+        Axes on the slice, in pixels.
+    shape
+        Rows and columns of the slice.
+
+    Returns
+    -------
+    ndarray
+        bool (y, x): True where the centre of the pixel lies inside or on the edge. What leaves the slice is cut off, so
+        it may be empty; so it may for a mark smaller than a pixel.
+
+    Raises
+    ------
+    GeometryError
+        Axes without a length, parallel ones, or axes that do not cross.
+    """
+    crossing, halves = _halves(recist)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    dx, dy = x - crossing[0], y - crossing[1]
+    mask = np.zeros(shape, dtype=np.bool_)
+    for along in halves[:2]:
+        for across in halves[2:]:
+            area = along[0] * across[1] - along[1] * across[0]
+            if abs(area) < ROUNDING:
+                continue
+            u = (dx * across[1] - dy * across[0]) / area
+            v = (dy * along[0] - dx * along[1]) / area
+            mask |= (u >= -ROUNDING) & (v >= -ROUNDING) & (u**2 + v**2 <= 1 + ROUNDING)
+    return mask
+
+
+def _halves(recist: Recist) -> tuple[tuple[float, float], list[tuple[float, float]]]:
+    """Give the crossing of the axes, (x, y), and the way from there to each of the four ends."""
+    (ax, ay, bx, by), (cx, cy, dx, dy) = recist.axes
+    long, short = (bx - ax, by - ay), (dx - cx, dy - cy)
+    lengths = math.hypot(*long), math.hypot(*short)
+    turn = long[0] * short[1] - long[1] * short[0]
+    if abs(turn) <= ROUNDING * max(lengths) ** 2:
+        raise GeometryError(f"{recist}: an axis without a length, or parallel axes; use the lesion's box")
+    shares = [((cx - ax) * way[1] - (cy - ay) * way[0]) / turn for way in (short, long)]
+    gap = max(max(-share, share - 1) * length for share, length in zip(shares, lengths, strict=True))
+    if gap > REACH_PX:
+        raise GeometryError(f"{recist}: the axes end {gap:.1f} pixels before they cross; use the lesion's box")
+    x, y = ax + shares[0] * long[0], ay + shares[0] * long[1]
+    halves = []
+    for share, way in zip(shares, (long, short), strict=True):
+        inside = min(max(share, 0.0), 1.0)
+        halves += [(-inside * way[0], -inside * way[1]), ((1 - inside) * way[0], (1 - inside) * way[1])]
+    return (x, y), halves

@@ -1,0 +1,360 @@
+"""Response to treatment by RECIST 1.1, from the diameters of lesions over the studies of a patient.
+
+Eisenhauer et al., New response evaluation criteria in solid tumours: revised RECIST guideline (version 1.1), European
+Journal of Cancer 45, 2009, sections 4.3 and 4.4 and table 1, as the RECIST working group has clarified it
+(https://recist.eortc.org/recist-1-1-2/):
+
+- the sum is that of the target lesions, which are those of the first study: of lymph nodes the short axis, of all else
+  the long one;
+- PD, progressive disease: the sum is at least 20 % and at least 5 mm above the nadir, the smallest sum of the studies
+  before, the first included; or a new lesion; or unequivocal progression of lesions that are no targets. A new lymph
+  node counts from 10 mm on;
+- CR, complete response: all targets have vanished, and lymph nodes are under 10 mm;
+- PR, partial response: the sum is at least 30 % under that of the first study; it lasts until PD or CR;
+- SD, stable disease: none of these;
+- NE: a target was not measured, unless the others alone make it PD; a lesion that has vanished is measured, as 0 mm;
+- after CR, any lesion that comes back is PD; a lymph node has come back when it has 10 mm;
+- no response is given after PD.
+
+What the standard leaves to people is left to them: responses are not confirmed by a later study, and nobody checks that
+targets are measurable or how many there are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+
+from lesionzarr.errors import SettingError, not_found
+from lesionzarr.features._pyrecist import evaluate_as_pyrecist
+from lesionzarr.features.tracks import check_columns, parse_dates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RECIST, PYRECIST = "recist-1.1", "pyrecist"
+MODES = (RECIST, PYRECIST)
+
+CR, PR, SD, PD, NE = "CR", "PR", "SD", "PD", "NE"
+STABLE_NON_TARGET = "Non-CR/Non-PD"
+
+TARGET, NON_TARGET, NEW = "target", "non-target", "new"
+CATEGORIES = (TARGET, NON_TARGET, NEW)
+ABSENT, PRESENT, PROGRESSION = "absent", "present", "progression"
+STATES = (ABSENT, PRESENT, PROGRESSION)
+
+NODE_MM: Final = 10.0
+"""Short axis from which a lymph node is pathological."""
+SHRINKAGE: Final = 0.3
+GROWTH: Final = 0.2
+GROWTH_MM: Final = 5.0
+ROUNDING_MM: Final = 1e-9
+"""By so much a sum may miss a limit that decimals such as 25.2 - 21 cannot hold exactly."""
+
+COLUMNS: dict[str, str] = {
+    "patient_id": "object",
+    "study_date": "datetime64[ns]",
+    "visit": "int64",
+    "sum_mm": "float64",
+    "baseline_mm": "float64",
+    "baseline_date": "datetime64[ns]",
+    "nadir_mm": "float64",
+    "nadir_date": "datetime64[ns]",
+    "change_from_baseline_mm": "float64",
+    "change_from_baseline_percent": "float64",
+    "change_from_nadir_mm": "float64",
+    "change_from_nadir_percent": "float64",
+    "new_lesions": "int64",
+    "target_response": "string",
+    "non_target_response": "string",
+    "response": "string",
+}
+"""Columns of a table of responses, and their types."""
+
+NAMES = {
+    "measurement": "diameter_mm",
+    "recist_measurement_mm": "diameter_mm",
+    "lesion_label_alias": "alias",
+    "lesion_category": "category",
+}
+"""Columns of pyrecist and of recist-dataset, and what they are called here."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The lesions of one patient at one study."""
+
+    date: pd.Timestamp
+    targets: dict[str, float]
+    """Diameter of each target in mm by alias, NaN where it was not measured."""
+    nodes: frozenset[str]
+    """Aliases that are lymph nodes."""
+    non_targets: dict[str, str | None]
+    """State of each lesion that is no target, None where it was not looked at."""
+    new: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is known of a patient before a study."""
+
+    baseline: Visit
+    baseline_mm: float
+    nadir_mm: float
+    nadir_date: pd.Timestamp
+    known: frozenset[str]
+    """Aliases seen so far."""
+    responded: bool = False
+    complete: bool = False
+    progressed: bool = False
+
+
+def evaluate(timepoints: pd.DataFrame, *, mode: str = RECIST) -> pd.DataFrame:
+    """Evaluate the response of each patient at each study.
+
+    Parameters
+    ----------
+    timepoints
+        One row per lesion and study; the first study of a patient is the baseline.
+
+        - ``patient_id``; ``study_date`` as YYYY-MM-DD, YYYYMMDD or a date; ``alias``, the lesion's name in the patient;
+        - ``diameter_mm``: the short axis of a node, the long one of all else; 0 where it has vanished, NaN where it was
+          not measured, which a missing row means too;
+        - ``node``, optional: True for lymph nodes;
+        - ``category``, optional: ``"target"`` (where there is no such column), ``"non-target"`` or ``"new"``. A target
+          that the baseline does not have is a new lesion;
+        - ``status``, optional, of lesions that are no targets: ``"absent"``, ``"present"``, ``"progression"`` or null.
+          Without it the diameter tells the first two.
+
+        `to_timepoints` makes such a table of those of pyrecist, recist-dataset and a store.
+    mode
+        ``"recist-1.1"``, or ``"pyrecist"`` for the rules of pyrecist 0.1.0, see `lesionzarr.features._pyrecist`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per patient and study, in order, the baseline included; columns as `COLUMNS`. ``nadir_mm`` is the
+        smallest sum before that study. ``target_response`` is CR, PR, SD, PD or NE, ``non_target_response`` CR,
+        Non-CR/Non-PD, PD or NE, null where there are no such lesions. ``response`` is that of the study; null at
+        the baseline and after PD.
+
+    Raises
+    ------
+    SettingError
+        A column is missing, a date does not parse, a diameter is negative, a word is unknown, or a lesion has two rows
+        at one study.
+    NotFoundError
+        No such mode.
+    """
+    if mode not in MODES:
+        raise not_found("mode", mode, MODES)
+    table = _check(timepoints)
+    rows: list[dict[str, Any]] = []
+    for _, lesions in table.groupby("patient_id", sort=True):
+        rows += evaluate_as_pyrecist(lesions) if mode == PYRECIST else _evaluate_patient(lesions)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def to_timepoints(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Make the table that `evaluate` takes.
+
+    Parameters
+    ----------
+    lesions
+        Measurements of pyrecist (``measurement``, ``lesion_label_alias``, ``lesion_category``), of recist-dataset
+        (``recist_measurement_mm``, ``lesion_label_type``, ``region``), or the named lesions of a store
+        (`lesionzarr.features.tracks.name_lesions`). Rows without an alias are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With ``alias``, after the region where there is one: recist-dataset has an A in the abdomen and another in the
+        thorax of one patient. The diameter of a node is ``short_mm``, of all else ``long_mm``, where both are given.
+    """
+    table = lesions.rename(columns={name: new for name, new in NAMES.items() if new not in lesions})
+    check_columns(table, ("alias",))
+    table = table[table["alias"].notna()].copy()
+    if "node" not in table and "lesion_label_type" in table:
+        table["node"] = table["lesion_label_type"] == "n"
+    if "diameter_mm" not in table:
+        check_columns(table, ("node", "long_mm", "short_mm"))
+        table["diameter_mm"] = table["long_mm"].mask(table["node"], table["short_mm"])
+    if "region" in table:
+        table["alias"] = (table["region"].astype("string") + "/").fillna("") + table["alias"].astype("string")
+    kept = ("patient_id", "study_date", "alias", "diameter_mm", "node", "category", "status")
+    return table[[name for name in kept if name in table]]
+
+
+def _check(timepoints: pd.DataFrame) -> pd.DataFrame:
+    check_columns(timepoints, ("patient_id", "study_date", "alias", "diameter_mm"))
+    table = timepoints.assign(
+        study_date=parse_dates(timepoints["study_date"]),
+        alias=timepoints["alias"].astype("string"),
+        diameter_mm=timepoints["diameter_mm"].astype("float64"),
+    )
+    defaults: Mapping[str, Any] = {"node": False, "category": TARGET, "status": None}
+    table = table.assign(**{name: value for name, value in defaults.items() if name not in table})
+    faults = {
+        "a diameter below 0 mm": table["diameter_mm"] < 0,
+        f"a category other than {', '.join(CATEGORIES)}": ~table["category"].isin(CATEGORIES),
+        f"a status other than {', '.join(STATES)}": table["status"].notna() & ~table["status"].isin(STATES),
+        "no alias": table["alias"].isna(),
+        "a second row for its lesion at one study": table.duplicated(["patient_id", "study_date", "alias"]),
+    }
+    for fault, rows in faults.items():
+        if rows.any():
+            row = table[rows].iloc[0]
+            raise SettingError(f"patient {row['patient_id']}, {row['study_date']:%Y-%m-%d}, {row['alias']}: {fault}")
+    return table
+
+
+def _evaluate_patient(lesions: pd.DataFrame) -> list[dict[str, Any]]:
+    patient = lesions["patient_id"].iloc[0]
+    visits = [_visit(date, rows) for date, rows in lesions.groupby("study_date", sort=True)]
+    baseline = visits[0]
+    total = sum(baseline.targets.values())
+    seen = frozenset([*baseline.targets, *baseline.non_targets])
+    course = Course(baseline, total, total, baseline.date, seen)
+    rows = [_row(patient, 0, baseline, course, total)]
+    for number, visit in enumerate(visits[1:], start=1):
+        total = _sum(visit, course)
+        new = _new_lesions(visit, course)
+        target = _target_response(visit, course)
+        non_target = _non_target_response(visit, course)
+        overall = None if course.progressed else _overall(target, non_target, new=bool(new))
+        named = {"new_lesions": len(new), "target_response": target, "non_target_response": non_target}
+        rows.append({**_row(patient, number, visit, course, total), **named, "response": overall})
+        course = _follow(course, visit, total, target, overall)
+    return rows
+
+
+def _visit(date: Any, rows: pd.DataFrame) -> Visit:
+    diameters = dict(zip(rows["alias"], rows["diameter_mm"], strict=True))
+    nodes = frozenset(rows["alias"][rows["node"].astype(bool)])
+    by_category = {name: list(rows["alias"][rows["category"] == name]) for name in CATEGORIES}
+    given = dict(zip(rows["alias"], rows["status"], strict=True))
+    return Visit(
+        pd.Timestamp(date),
+        {alias: float(diameters[alias]) for alias in by_category[TARGET]},
+        nodes,
+        {alias: _state(given[alias], diameters[alias], is_node=alias in nodes) for alias in by_category[NON_TARGET]},
+        frozenset(alias for alias in by_category[NEW] if not _is_gone(diameters[alias], is_node=alias in nodes)),
+    )
+
+
+def _state(given: Any, diameter_mm: float, *, is_node: bool) -> str | None:
+    if isinstance(given, str):
+        return given
+    if math.isnan(diameter_mm):
+        return None
+    return ABSENT if _is_gone(diameter_mm, is_node=is_node) else PRESENT
+
+
+def _is_gone(diameter_mm: float, *, is_node: bool) -> bool:
+    return diameter_mm < NODE_MM if is_node else diameter_mm == 0
+
+
+def _sum(visit: Visit, course: Course) -> float:
+    """Add the targets of the baseline up; NaN where one was not measured."""
+    return sum(visit.targets.get(alias, math.nan) for alias in course.baseline.targets)
+
+
+def _new_lesions(visit: Visit, course: Course) -> frozenset[str]:
+    unforeseen = {
+        alias
+        for alias, diameter in visit.targets.items()
+        if not (math.isnan(diameter) or _is_gone(diameter, is_node=alias in visit.nodes))
+    }
+    return frozenset(visit.new | unforeseen) - course.known
+
+
+def _target_response(visit: Visit, course: Course) -> str | None:
+    targets = course.baseline.targets
+    if not targets:
+        return None
+    diameters = {alias: visit.targets.get(alias, math.nan) for alias in targets}
+    # what was not measured can only add to it
+    least = sum(diameter for diameter in diameters.values() if not math.isnan(diameter))
+    growth = least - course.nadir_mm
+    nodes = course.baseline.nodes | visit.nodes
+    gone = all(_is_gone(diameter, is_node=alias in nodes) for alias, diameter in diameters.items())
+    measured = not any(map(math.isnan, diameters.values()))
+    came_back = course.complete and any(
+        not (math.isnan(diameter) or _is_gone(diameter, is_node=alias in nodes))
+        for alias, diameter in diameters.items()
+    )
+    if came_back or growth >= max(GROWTH * course.nadir_mm, GROWTH_MM) - ROUNDING_MM:
+        return PD
+    if not measured or math.isnan(course.baseline_mm):
+        return NE
+    if gone:
+        return CR
+    if course.responded or least <= (1 - SHRINKAGE) * course.baseline_mm + ROUNDING_MM:
+        return PR
+    return SD
+
+
+def _non_target_response(visit: Visit, course: Course) -> str | None:
+    if not course.baseline.non_targets:
+        return None
+    states = {alias: visit.non_targets.get(alias) for alias in course.baseline.non_targets}
+    nodes = course.baseline.nodes | visit.nodes
+    came_back = course.complete and any(state == PRESENT and alias not in nodes for alias, state in states.items())
+    if came_back or PROGRESSION in states.values():
+        return PD
+    if None in states.values():
+        return NE
+    return CR if set(states.values()) == {ABSENT} else STABLE_NON_TARGET
+
+
+def _overall(target: str | None, non_target: str | None, *, new: bool) -> str:
+    """Put target and other lesions together: tables 1 and 2 of the guideline."""
+    if new or PD in (target, non_target):
+        return PD
+    if target is None:
+        return non_target or NE
+    if target == CR:
+        return CR if non_target in (None, CR) else PR
+    return target
+
+
+def _follow(course: Course, visit: Visit, total: float, target: str | None, overall: str | None) -> Course:
+    # the nadir of the studies so far, those without a sum left out; also where the baseline has none
+    lower = total < course.nadir_mm or (math.isnan(course.nadir_mm) and not math.isnan(total))
+    return Course(
+        course.baseline,
+        course.baseline_mm,
+        total if lower else course.nadir_mm,
+        visit.date if lower else course.nadir_date,
+        course.known | visit.new | frozenset(visit.targets) | frozenset(visit.non_targets),
+        course.responded or target in (PR, CR),
+        course.complete or overall == CR,
+        course.progressed or overall == PD,
+    )
+
+
+def _row(patient: Any, number: int, visit: Visit, course: Course, total: float) -> dict[str, Any]:
+    return {
+        "patient_id": patient,
+        "study_date": visit.date,
+        "visit": number,
+        "sum_mm": total,
+        "baseline_mm": course.baseline_mm,
+        "baseline_date": course.baseline.date,
+        "nadir_mm": course.nadir_mm,
+        "nadir_date": course.nadir_date,
+        **_change("baseline", total, course.baseline_mm),
+        **_change("nadir", total, course.nadir_mm),
+        "new_lesions": 0,
+        "target_response": None,
+        "non_target_response": None,
+        "response": None,
+    }
+
+
+def _change(name: str, total: float, reference: float) -> dict[str, float]:
+    share = (total - reference) / reference if reference else math.nan
+    return {f"change_from_{name}_mm": total - reference, f"change_from_{name}_percent": 100 * share}

@@ -1,0 +1,129 @@
+"""Lesions of a store measured on the instance masks that are stored with their volumes, box by box."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lesionzarr.errors import GeometryError, LesionzarrError
+from lesionzarr.features.measure import measure_mask
+from lesionzarr.features.statistics import COLUMNS, feature_row
+from lesionzarr.geometry import Region
+from lesionzarr.readers._zarr import read_region
+from lesionzarr.store.layout import MASK, MASK_ARRAY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from lesionzarr.features.measure import Measurement
+    from lesionzarr.features.statistics import Measure
+    from lesionzarr.geometry import Grid
+    from lesionzarr.lesion import Lesion
+    from lesionzarr.store.catalog import Catalog
+
+    ReadRegion = Callable[[str, Region], tuple[NDArray[Any], NDArray[Any]]]
+
+PLACE = ("x0", "y0", "x1", "y1", "z0", "z1", "recist")
+"""Columns for what was measured besides those of a table of features: box and axes, as in the lesion table."""
+
+
+def features_of_store(
+    catalog: Catalog, *, read: ReadRegion | None = None, measure: Measure = measure_mask
+) -> pd.DataFrame:
+    """Measure every lesion of a store that has a value in a mask.
+
+    Parameters
+    ----------
+    catalog
+        The store.
+    read
+        Gives values of the mask and densities in HU of a region of a volume, by the volume's id; None reads both
+        from the store.
+    measure
+        As of `lesionzarr.features.statistics.measure_labels`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by lesion_id: the columns of `lesionzarr.features.statistics.COLUMNS`, where ``filename`` is the id of
+        the volume and ``major_axis_slice_idx`` its row along z; then box and axes as in the lesion table, but measured
+        on the mask; then ``fault``: why a lesion was not measured, whose other values are null, or null.
+    """
+    read = read or (lambda volume_id, region: _read_stored(catalog, volume_id, region))
+    chosen = catalog.lesions.index[catalog.lesions["mask_label"].notna()]
+    rows = [_row(lesion, catalog, read, measure) for lesion in catalog.find_lesions(list(chosen))]
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *PLACE, "fault"], index=chosen)
+    whole = {name: "Int64" for name, word in COLUMNS.items() if word == "int64"}
+    decimal = {name: "float64" for name, word in COLUMNS.items() if word == "float64"} | dict.fromkeys(
+        PLACE[:6], "float64"
+    )
+    text = dict.fromkeys((name for name, word in COLUMNS.items() if word == "str"), "string") | {"fault": "string"}
+    return frame.astype(whole | decimal | text)
+
+
+def _row(lesion: Lesion, catalog: Catalog, read: ReadRegion, measure: Measure) -> dict[str, Any]:
+    try:
+        measured, start = _measure(lesion, catalog.grid(lesion.volume_id), read, measure)
+    except LesionzarrError as error:
+        return {"filename": lesion.volume_id, "label_value": lesion.mask_label, "fault": str(error)}
+    box = measured.box.shift(*start)
+    mark = measured.recist and measured.recist.shift(*start[1:])
+    ends = None if mark is None else [end for axis in mark.axes for end in axis]
+    description = lesion.extras.get("label") or lesion.type
+    row = feature_row(
+        measured,
+        filename=lesion.volume_id,
+        label_value=int(lesion.mask_label or 0),
+        description=description,
+        subset=lesion.split,
+    )
+    place = dict(zip(PLACE, (box.x0, box.y0, box.x1, box.y1, box.z0, box.z1, ends), strict=True))
+    return {**row, "major_axis_slice_idx": measured.key_z + start[0], **place}
+
+
+def _measure(
+    lesion: Lesion, grid: Grid, read: ReadRegion, measure: Measure
+) -> tuple[Measurement, tuple[int, int, int]]:
+    """Measure a lesion in the region of its box, or in the whole volume where it reaches out of that."""
+    whole = Region((0, 0, 0), grid.shape)
+    region = _region(lesion, grid.shape) or whole
+    labels, hu = read(lesion.volume_id, region)
+    mask = labels == lesion.mask_label
+    if region != whole and (not mask.any() or _reaches_out(mask, region, grid.shape)):
+        region = whole
+        labels, hu = read(lesion.volume_id, region)
+        mask = labels == lesion.mask_label
+    if not mask.any():
+        raise GeometryError(f"lesion {lesion.lesion_id}: the mask has no value {lesion.mask_label}")
+    return measure(mask, hu, grid.spacing_mm), region.start
+
+
+def _region(lesion: Lesion, shape: tuple[int, int, int]) -> Region | None:
+    """Give the voxels of the lesion's box and one more on each side, as far as the volume goes."""
+    box = lesion.box
+    if box is None or lesion.z0 is None:
+        return None
+    first, last = (box.z0, box.y0, box.x0), (box.z1, box.y1, box.x1)
+    start = [max(0, math.floor(low) - 1) for low in first]
+    stop = [min(size, math.ceil(high) + 2) for high, size in zip(last, shape, strict=True)]
+    region = Region((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return region if min(region.shape) > 0 else None
+
+
+def _reaches_out(mask: NDArray[np.bool_], region: Region, shape: tuple[int, int, int]) -> bool:
+    """Tell whether a face of the region that is none of the volume holds a voxel of the lesion."""
+    for axis, size in enumerate(shape):
+        faces = np.moveaxis(mask, axis, 0)
+        if (region.start[axis] > 0 and faces[0].any()) or (region.stop[axis] < size and faces[-1].any()):
+            return True
+    return False
+
+
+def _read_stored(catalog: Catalog, volume_id: str, region: Region) -> tuple[NDArray[Any], NDArray[Any]]:
+    labels = read_region(catalog.location, f"{volume_id}/{MASK}", region, MASK_ARRAY)
+    return labels, read_region(catalog.location, volume_id, region)

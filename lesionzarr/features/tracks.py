@@ -1,0 +1,148 @@
+"""Lesions followed over the studies of a patient.
+
+Two rows are the same lesion where patient, alias and location are the same. An alias alone is not enough:
+recist-dataset has a patient with an A in the abdomen and another A in the thorax on one day. Nothing else is guessed: a
+row without an alias, and rows that share all three at one study, belong to no track.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from lesionzarr.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+KEY = ("patient_id", "alias", "location")
+"""What makes a track."""
+
+NODE = "n"
+"""Type of a lymph node, in the labels of recist-dataset."""
+NODES = (NODE, "lymph node")
+"""The same, and the word that a store has for it."""
+
+
+def link_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Say to which track and visit each lesion belongs.
+
+    Parameters
+    ----------
+    lesions
+        One row per lesion and study: ``patient_id``, ``alias``, and ``study_date`` or ``timepoint`` to order by (the
+        date where both are there); ``location`` where it is known; further columns are kept. Series of one day are one
+        visit.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows as given, with
+
+        - ``visit``: 0 for the patient's first study, 1 for the second, and so on;
+        - ``track_id``: patient, alias and location, joined by ``/``; null where a row cannot be placed;
+        - ``status``: ``"baseline"`` at the first visit, ``"new"`` where the track begins later, ``"follow-up"`` else;
+          null without a track.
+
+    Raises
+    ------
+    SettingError
+        A column is missing, or a row has no date or timepoint.
+    """
+    order = _order(lesions)
+    linked = lesions.copy()
+    linked["visit"] = order.groupby(lesions["patient_id"]).rank(method="dense").astype("Int64") - 1
+    named = [lesions[name].astype("string") if name in lesions else pd.NA for name in KEY]
+    keys = pd.DataFrame(dict(zip(KEY, named, strict=True)), index=lesions.index).astype("string")
+    track = keys["patient_id"] + "/" + keys["alias"] + ("/" + keys["location"]).fillna("")
+    linked["track_id"] = track.mask(linked.assign(track=track).duplicated(["track", "visit"], keep=False))
+    first = linked.groupby("track_id")["visit"].transform("min")
+    status = pd.Series("follow-up", index=linked.index, dtype="string")
+    status = status.mask((linked["visit"] == first).fillna(value=False), "new").mask(linked["visit"] == 0, "baseline")
+    linked["status"] = status.mask(linked["track_id"].isna())
+    return linked
+
+
+def summarise_tracks(linked: pd.DataFrame) -> pd.DataFrame:
+    """Give one row per track, from baseline to the last study.
+
+    Parameters
+    ----------
+    linked
+        As `link_lesions` gives it, with the lengths ``long_mm`` and ``short_mm``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by ``track_id``: ``patient_id``, ``alias``, ``location``, ``first_visit`` and ``last_visit`` that have
+        the lesion, the number of ``visits`` that do, ``is_new`` (not there at the patient's first visit),
+        ``is_vanished`` (not there at the last), and for both lengths the first and last one and their difference:
+        ``first_long_mm``, ``last_long_mm``, ``change_long_mm``, and so on with ``short``.
+    """
+    placed = linked[linked["track_id"].notna()].sort_values("visit", kind="stable")
+    groups = placed.groupby("track_id", sort=True)
+    names = [name for name in KEY if name in placed]
+    tracks = groups[names].first()
+    tracks["first_visit"], tracks["last_visit"] = groups["visit"].min(), groups["visit"].max()
+    tracks["visits"] = groups.size()
+    tracks["is_new"] = tracks["first_visit"] > 0
+    tracks["is_vanished"] = tracks["last_visit"] < tracks["patient_id"].map(linked.groupby("patient_id")["visit"].max())
+    ends = [placed.drop_duplicates("track_id", keep=keep).set_index("track_id") for keep in ("first", "last")]
+    for name in ("long", "short"):
+        tracks[f"first_{name}_mm"], tracks[f"last_{name}_mm"] = (end[f"{name}_mm"] for end in ends)
+        tracks[f"change_{name}_mm"] = tracks[f"last_{name}_mm"] - tracks[f"first_{name}_mm"]
+    return tracks
+
+
+def name_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Give lesions of a store the columns that a track needs.
+
+    Parameters
+    ----------
+    lesions
+        Rows of `lesionzarr.Catalog.lesions`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows with ``alias`` and ``region`` from the column ``extra``, ``location``, the first of the ``labels``, and
+        ``node``: whether the source calls the lesion a lymph node (`NODES`).
+    """
+    extras = [json.loads(text) if isinstance(text, str) else {} for text in lesions["extra"]]
+    locations = [labels[0] if labels is not None and len(labels) else None for labels in lesions["labels"]]
+    return lesions.assign(
+        alias=pd.array([extra.get("alias") for extra in extras], dtype="string"),
+        region=pd.array([extra.get("region") for extra in extras], dtype="string"),
+        location=pd.array(locations, dtype="string"),
+        node=lesions["type"].isin(NODES).astype(bool),
+    )
+
+
+def _order(lesions: pd.DataFrame) -> pd.Series[pd.Timestamp]:
+    check_columns(lesions, ("patient_id", "alias"))
+    if "study_date" in lesions:
+        return parse_dates(lesions["study_date"])
+    check_columns(lesions, ("timepoint",))
+    if lesions["timepoint"].isna().any():
+        row = lesions.index[lesions["timepoint"].isna()][0]
+        raise SettingError(f"row {row}: no timepoint; give one, or leave the row out")
+    return lesions["timepoint"]
+
+
+def check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
+    """Raise SettingError where a table lacks one of the columns."""
+    missing = [name for name in names if name not in frame]
+    if missing:
+        raise SettingError(f"no column {', '.join(missing)}; the table has {', '.join(map(str, frame))}")
+
+
+def parse_dates(dates: pd.Series[str]) -> pd.Series[pd.Timestamp]:
+    """Read dates as ISO 8601 or YYYYMMDD, also as whole numbers; SettingError names the first that is none."""
+    text = dates.astype("string").str.replace("-", "").str.removesuffix(" 00:00:00")
+    parsed = pd.to_datetime(text, format="%Y%m%d", errors="coerce")
+    if parsed.isna().any():
+        row = parsed.index[parsed.isna()][0]
+        raise SettingError(f"row {row}: study date {dates[row]!r} is none; write it as YYYY-MM-DD or YYYYMMDD")
+    return parsed

@@ -1,0 +1,178 @@
+"""Lesions followed over studies by alias and location."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lesionzarr.errors import SettingError
+from lesionzarr.features.response import evaluate, to_timepoints
+from lesionzarr.features.tracks import link_lesions, name_lesions, summarise_tracks
+
+NAMES = ["patient_id", "study_date", "alias", "location", "long_mm", "short_mm"]
+
+
+def lesions(*rows):
+    return pd.DataFrame(rows, columns=NAMES)
+
+
+@pytest.fixture
+def followed():
+    """One patient with three studies: A stays, B vanishes, C is new, D is there once more after a gap."""
+    return lesions(
+        ("1", "20200301", "A", "liver", 24.0, 11.0),
+        ("1", "20200101", "A", "liver", 30.0, 12.0),
+        ("1", "20200101", "B", "lung", 10.0, 8.0),
+        ("1", "20200601", "A", "liver", 20.0, np.nan),
+        ("1", "20200301", "C", "liver", 7.0, 6.0),
+        ("1", "20200101", "D", "spleen", 9.0, 9.0),
+        ("1", "20200601", "D", "spleen", 8.0, 8.0),
+    )
+
+
+def test_a_lesion_is_followed_from_baseline_on(followed):
+    linked = link_lesions(followed)
+    assert linked["visit"].tolist() == [1, 0, 0, 2, 1, 0, 2]
+    assert linked["status"].tolist() == [
+        "follow-up",
+        "baseline",
+        "baseline",
+        "follow-up",
+        "new",
+        "baseline",
+        "follow-up",
+    ]
+    assert linked["track_id"].tolist() == [
+        "1/A/liver",
+        "1/A/liver",
+        "1/B/lung",
+        "1/A/liver",
+        "1/C/liver",
+        *["1/D/spleen"] * 2,
+    ]
+    pd.testing.assert_frame_equal(linked[NAMES], followed)
+
+
+def test_tracks_tell_what_is_new_what_vanished_and_what_changed(followed):
+    tracks = summarise_tracks(link_lesions(followed))
+    assert tracks["is_new"].to_dict() == {"1/A/liver": False, "1/B/lung": False, "1/C/liver": True, "1/D/spleen": False}
+    assert tracks["is_vanished"].tolist() == [False, True, True, False]
+    assert tracks["visits"].tolist() == [3, 1, 1, 2]
+    assert tracks.loc["1/A/liver", ["first_long_mm", "last_long_mm", "change_long_mm"]].tolist() == [30, 20, -10]
+    assert np.isnan(tracks.loc["1/A/liver", "last_short_mm"])
+    assert tracks["location"].tolist() == ["liver", "lung", "liver", "spleen"]
+
+
+def test_one_alias_at_two_places_is_two_lesions():
+    linked = link_lesions(
+        lesions(("37", "20230221", "A", "suprarenal", 25.0, None), ("37", "20230221", "A", "lung", 10.0, None))
+    )
+    assert linked["track_id"].tolist() == ["37/A/suprarenal", "37/A/lung"]
+    assert linked["visit"].tolist() == [0, 0]
+
+
+def test_nothing_is_guessed_for_rows_that_cannot_be_told_apart_or_have_no_alias():
+    linked = link_lesions(
+        lesions(
+            ("1", "20200101", "A", "liver", 5.0, 4.0),
+            ("1", "20200101", "A", "liver", 9.0, 4.0),
+            ("1", "20200101", None, "liver", 9.0, 4.0),
+            ("1", "20200101", None, "liver", 9.0, 4.0),
+            ("1", "20200301", "A", "liver", 6.0, 4.0),
+            ("1", "20200301", "B", None, 6.0, 4.0),
+        )
+    )
+    assert linked["track_id"].isna().tolist() == [True, True, True, True, False, False]
+    assert linked["status"].isna().tolist() == [True, True, True, True, False, False]
+    assert linked["track_id"][5] == "1/B"
+
+
+def test_patients_do_not_share_lesions_or_visits():
+    linked = link_lesions(lesions(("1", "20200101", "A", "liver", 5.0, 4.0), ("2", "20210101", "A", "liver", 5.0, 4.0)))
+    assert linked["track_id"].nunique() == 2
+    assert linked["status"].tolist() == ["baseline", "baseline"]
+
+
+def test_timepoints_order_studies_where_there_is_no_date():
+    frame = lesions(("1", None, "A", "liver", 5.0, 4.0), ("1", None, "A", "liver", 6.0, 4.0))
+    frame = frame.drop(columns="study_date").assign(timepoint=[3, 1])
+    assert link_lesions(frame)["visit"].tolist() == [1, 0]
+    with pytest.raises(SettingError, match="row 1: no timepoint"):
+        link_lesions(frame.assign(timepoint=[3, None]))
+    with pytest.raises(SettingError, match="no column timepoint"):
+        link_lesions(frame.drop(columns="timepoint"))
+
+
+@pytest.mark.parametrize("date", ["2020-02-30", "yesterday", "", None, "2020-1-1x"])
+def test_a_date_that_is_none_is_named(date):
+    with pytest.raises(SettingError, match="row 0: study date"):
+        link_lesions(lesions(("1", date, "A", "liver", 5.0, 4.0)))
+
+
+@pytest.mark.parametrize("date", ["2020-01-31", "20200131", 20200131, pd.Timestamp("2020-01-31")])
+def test_a_date_may_be_written_in_four_ways(date):
+    linked = link_lesions(lesions(("1", date, "A", "liver", 5.0, 4.0), ("1", "2020-02-01", "A", "liver", 5.0, 4.0)))
+    assert linked["visit"].tolist() == [0, 1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("123"),
+            st.sampled_from(["20200101", "20200301"]),
+            st.sampled_from("AB"),
+            st.sampled_from(["liver", None]),
+        ),
+        max_size=12,
+        unique=True,
+    ),
+    st.randoms(),
+)
+def test_the_order_of_rows_does_not_matter(keys, random):
+    frame = lesions(*((*key, 5.0, 4.0) for key in keys))
+    order = list(frame.index)
+    random.shuffle(order)
+    pd.testing.assert_frame_equal(link_lesions(frame.loc[order]).sort_index(), link_lesions(frame))
+    assert len(summarise_tracks(link_lesions(frame))) == link_lesions(frame)["track_id"].nunique()
+
+
+def test_no_lesions_make_no_tracks():
+    assert link_lesions(lesions()).empty
+    assert summarise_tracks(link_lesions(lesions())).empty
+
+
+def test_lesions_of_a_store_are_named_by_what_their_source_says():
+    store = pd.DataFrame(
+        {
+            "patient_id": ["1", "1", "1"],
+            "study_date": ["2020-01-01", "2020-03-01", "2020-03-01"],
+            "type": pd.array(["m", "m", None], dtype="string"),
+            "labels": [np.array(["liver"]), np.array(["liver"]), None],
+            "extra": [
+                json.dumps({"alias": "A", "region": "abdomen"}),
+                json.dumps({"alias": "A", "region": "abdomen"}),
+                None,
+            ],
+            "long_mm": [30.0, 20.0, np.nan],
+            "short_mm": [np.nan, np.nan, np.nan],
+        }
+    )
+    named = name_lesions(store)
+    assert link_lesions(named)["status"].fillna("").tolist() == ["baseline", "follow-up", ""]
+    assert evaluate(to_timepoints(named))["response"].tolist()[1:] == ["PR"]
+    nodes = name_lesions(store.assign(type="lymph node", long_mm=np.nan, short_mm=[20.0, 9.0, 12.0]))
+    assert nodes["node"].all()
+    assert evaluate(to_timepoints(nodes))["response"].tolist()[1:] == ["CR"]
+
+
+def test_a_store_without_aliases_has_no_tracks(sample_store):
+    import lesionzarr
+
+    found = lesionzarr.open(sample_store).lesions
+    linked = link_lesions(name_lesions(found).assign(study_date="2020-01-01"))
+    assert linked["track_id"].isna().all()
+    assert len(linked) == len(found)

@@ -15,12 +15,13 @@ VOCABULARY = {"errors", "report", "geometry", "window", "recist", "lesion", "ser
 MAY_IMPORT = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     "_version": set(),
+    "_lazy": set(),
     "samples": set(),
     "formats": VOCABULARY,
     "annotations": VOCABULARY | {"formats"},
-    "store": VOCABULARY | {"_version"},
+    "store": VOCABULARY | {"_version", "_lazy"},
     "converters": VOCABULARY | {"formats", "annotations", "samples"},
-    "readers": VOCABULARY | {"store"},
+    "readers": VOCABULARY | {"store", "_lazy"},
     "features": VOCABULARY | {"store", "readers"},
     "export": VOCABULARY | {"formats", "store", "readers"},
 }

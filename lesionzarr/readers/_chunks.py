@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from lesionzarr._lazy import cached_property
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

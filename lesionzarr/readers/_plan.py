@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lesionzarr._lazy import cached_property
 from lesionzarr.geometry import Region
 from lesionzarr.readers._request import EDGE, NEAREST, Mix
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lesionzarr._lazy import cached_property
 from lesionzarr.geometry import Box
 
 if TYPE_CHECKING:

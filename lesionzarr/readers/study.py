@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from lesionzarr._lazy import cached_property
 from lesionzarr.errors import GeometryError, SettingError
 from lesionzarr.readers._plan import plan_request
 from lesionzarr.readers._request import EDGE, Request

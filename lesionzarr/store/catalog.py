@@ -9,13 +9,13 @@ import io
 import json
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lesionzarr._lazy import cached_property
 from lesionzarr.errors import IntegrityError, NotFoundError, SettingError, StoreError, not_found
 from lesionzarr.geometry import Grid
 from lesionzarr.lesion import COLUMNS, Lesion

@@ -19,12 +19,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from lesionzarr._lazy import cached_property
 from lesionzarr.errors import NotFoundError, SettingError, StoreError
 from lesionzarr.store import layout
 from lesionzarr.store.arrays import ArrayLayout, parse_layout

@@ -32,8 +32,8 @@ from lesionzarr.readers._fetch import BUCKET_GAP_BYTES, Fetcher, Regions
 from lesionzarr.readers._threads import run_all
 from lesionzarr.readers._zarr import read_region
 from lesionzarr.store import layout
+from lesionzarr.store._folder import Folder
 from lesionzarr.store.arrays import parse_layout
-from lesionzarr.store.location import Folder
 from lesionzarr.store.shards import parse_index
 from lesionzarr.window import Window, apply_window
 
@@ -915,7 +915,7 @@ GARBAGE = """
     from lesionzarr.errors import IntegrityError
     from lesionzarr.readers._fetch import Fetcher, Regions
     from lesionzarr.store.arrays import parse_layout
-    from lesionzarr.store.location import Folder
+    from lesionzarr.store._folder import Folder
 
     root = pathlib.Path(sys.argv[1])
     array = parse_layout(json.loads((root / "volumes/v/hu/zarr.json").read_text()))

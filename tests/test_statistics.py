@@ -23,7 +23,7 @@ from lesionzarr.features.store import features_of_store
 from lesionzarr.features.tracks import link_lesions, name_lesions, summarise_tracks
 from lesionzarr.features.upstream import measure_as_upstream
 from lesionzarr.samples import recist_dataset, recist_truth
-from lesionzarr.store.catalog import write_catalog
+from lesionzarr.store.index import write_catalog
 from lesionzarr.store.layout import MASK, MASK_ARRAY
 from lesionzarr.store.location import open_location
 

@@ -19,7 +19,7 @@ from lesionzarr.geometry import Grid
 from lesionzarr.lesion import Lesion
 from lesionzarr.samples import lung_pet_ct_dx
 from lesionzarr.series import SourceFile, Volume
-from lesionzarr.store.catalog import write_catalog
+from lesionzarr.store.index import write_catalog
 from lesionzarr.store.location import open_location
 from lesionzarr.store.writer import create_store, write_volume
 

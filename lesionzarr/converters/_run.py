@@ -19,7 +19,7 @@ from lesionzarr.converters._base import Converter, describe, make_converter
 from lesionzarr.converters._plan import Plan, plan_conversion, size_issues
 from lesionzarr.errors import LesionzarrError, SettingError, SourceError, StoreError
 from lesionzarr.report import Issue, Report
-from lesionzarr.store.catalog import write_catalog
+from lesionzarr.store.index import write_catalog
 from lesionzarr.store.layout import REPORT, check_profile, volume_codecs
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.shards import encoder

@@ -18,8 +18,8 @@ from lesionzarr.readers._cache import ChunkCache
 from lesionzarr.readers._chunks import merge_ranges, plan_chunks
 from lesionzarr.readers._shards import Shard, Shards
 from lesionzarr.readers._threads import run_all
+from lesionzarr.store._folder import Folder
 from lesionzarr.store.chunks import ChunkDecoder, DamagedChunkError
-from lesionzarr.store.location import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

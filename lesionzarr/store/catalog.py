@@ -1,70 +1,34 @@
-"""The catalog: two Parquet tables derived from the groups, and the handle that users open.
+"""The catalog: the handle that users open, made of two tables.
 
 Opening reads the root group and the two tables, and no group of a volume.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lesionzarr._lazy import cached_property
 from lesionzarr.errors import IntegrityError, NotFoundError, SettingError, StoreError, not_found
 from lesionzarr.geometry import Grid
-from lesionzarr.lesion import COLUMNS, Lesion
-from lesionzarr.report import Issue
+from lesionzarr.lesion import Lesion
 from lesionzarr.store import layout
 from lesionzarr.store.arrays import ArrayLayout, parse_layout
+from lesionzarr.store.index import VOLUMES
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.studies import describe_study, pair_volumes
-from lesionzarr.store.writer import has_mask, missing_objects, read_attributes, read_root
+from lesionzarr.store.tables import read_table
+from lesionzarr.store.writer import missing_objects, read_root
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
     import xarray as xr
-
-ARROW: dict[str, pa.DataType] = {
-    "str": pa.string(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
-    "tuple[float]": pa.list_(pa.float64()),
-    "tuple[str]": pa.list_(pa.string()),
-}
-LESIONS = pa.schema([(name, ARROW[word]) for name, word in COLUMNS.items()])
-VOLUMES = pa.schema(
-    [
-        *((name, pa.string()) for name in ("volume_id", "series_id", "study_id", "patient_id", "modality")),
-        *((name, pa.int64()) for name in ("slices", "rows", "columns", "lesions")),
-        *((name, pa.float64()) for name in ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")),
-        *((name, pa.int64()) for name in ("first_slice", "last_slice")),
-        ("orientation", pa.list_(pa.string())),
-        ("affine", pa.list_(pa.float64())),
-        *((name, pa.string()) for name in ("frame_uid", "study_date", "kernel", "description")),
-        ("tags", pa.string()),
-        ("profile", pa.string()),
-        ("voxels", pa.string()),
-        ("array", pa.string()),
-        ("mask", pa.string()),
-        ("mask_array", pa.string()),
-    ]
-)
-"""`lesions` counts the volume's lesions, `voxels` is their checksum, `array` the content of its ``zarr.json``; `mask`
-and `mask_array` are those of the mask, null where there is none. `affine` is its three rows, one after the other;
-`frame_uid`, `study_date`, `kernel` and `description` are copies of `tags`, an object of JSON."""
-
-NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
-"""Integers stay integers where values are missing."""
-
 
 QUERY_ERRORS = (
     *(NameError, SyntaxError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NotImplementedError),
@@ -381,38 +345,6 @@ def check_cache(cache_bytes: int) -> None:
         raise SettingError(f"a cache of {cache_bytes} bytes: 0 keeps nothing, more keeps that much")
 
 
-def write_catalog(location: Location) -> tuple[int, list[Issue]]:
-    """Derive both tables from the groups of the volumes, and write them.
-
-    Parameters
-    ----------
-    location
-        The store.
-
-    Returns
-    -------
-    int
-        Number of lesions.
-    list of Issue
-        Volumes that are damaged, and left out.
-    """
-    volumes: list[dict[str, Any]] = []
-    lesions: list[dict[str, Any]] = []
-    issues: list[Issue] = []
-    for volume_id in location.list_folders(layout.VOLUMES):
-        try:
-            own = _read_own(location, volume_id)
-            if own is not None:
-                volumes.append(_volume_row(location, volume_id, own))
-                lesions += own["lesions"]
-        except IntegrityError as error:
-            issues.append(Issue("damaged-volume", volume_id, "", f"{error}; it is left out of the catalog"))
-    lesions.sort(key=_order)
-    location.write(layout.VOLUMES_TABLE, write_table(volumes, VOLUMES))
-    location.write(layout.LESIONS_TABLE, write_table(lesions, LESIONS))
-    return len(lesions), issues
-
-
 def _open(location: Location, cache_bytes: int = 0) -> Catalog:
     info = read_root(location)
     if info is None:
@@ -424,84 +356,3 @@ def _open(location: Location, cache_bytes: int = 0) -> Catalog:
     if not {*VOLUMES.names} <= {*volumes, "volume_id"}:
         raise StoreError(f"{location.name}: its catalog is of an older lesionzarr; run `lesionzarr index`")
     return Catalog(location, info, lesions, volumes, cache_bytes)
-
-
-def _order(row: dict[str, Any]) -> tuple[bool, int, str]:
-    # the source's own order; rows that come from no row of its table follow
-    number = row["source_row"]
-    return number is None, number or 0, row["lesion_id"]
-
-
-def _read_own(location: Location, volume_id: str) -> dict[str, Any] | None:
-    """Read a volume's attributes; None for one that is half written, which the next conversion makes anew."""
-    own = read_attributes(location, volume_id)
-    group = f"{layout.volume_key(volume_id)}/{layout.GROUP_FILE}"
-    if own is None and location.size(group):
-        raise IntegrityError(f"{location.name}/{group}: damaged; convert the volume again")
-    return own
-
-
-def _volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict[str, Any]:
-    volume, made = own["volume"], own["provenance"]
-    if volume["volume_id"] != volume_id:
-        raise IntegrityError(f"{location.name}: volume {volume_id} is a copy of {volume['volume_id']}; delete it")
-    array = _array_file(location, volume_id, layout.KINDS[volume["modality"]].array)
-    mask = _array_file(location, volume_id, f"{layout.MASK}/{layout.MASK_ARRAY}") if has_mask(own) else None
-    tags, affine = volume.get("tags", {}), volume.get("affine")
-    return {
-        **volume,
-        "affine": [number for row in affine for number in row] if affine else None,
-        "frame_uid": tags.get("FrameOfReferenceUID"),
-        "study_date": tags.get("StudyDate"),
-        "kernel": tags.get("ConvolutionKernel"),
-        "description": tags.get("SeriesDescription"),
-        "tags": json.dumps(tags),
-        **dict(zip(("slices", "rows", "columns"), volume["shape"], strict=True)),
-        **dict(zip(("spacing_z_mm", "spacing_y_mm", "spacing_x_mm"), volume["spacing_mm"], strict=True)),
-        "lesions": len(own["lesions"]),
-        "profile": made["profile"],
-        "voxels": made["voxels"],
-        "array": array,
-        "mask": made.get("mask"),
-        "mask_array": mask,
-    }
-
-
-def _array_file(location: Location, volume_id: str, name: str) -> str:
-    """Read the ``zarr.json`` of an array of a volume."""
-    data = location.read(f"{layout.volume_key(volume_id)}/{name}/{layout.GROUP_FILE}") or b""
-    try:
-        json.loads(data)
-    except ValueError as error:
-        raise IntegrityError(
-            f"{location.name}: volume {volume_id}, {name}/zarr.json: missing or damaged; convert it again"
-        ) from error
-    return data.decode()
-
-
-def write_table(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
-    """Give rows as Parquet; columns that the schema lacks are left out."""
-    kept = [{name: row.get(name) for name in schema.names} for row in rows]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(kept, schema=schema), buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def write_frame(frame: pd.DataFrame, schema: pa.Schema) -> bytes:
-    """Give a table as Parquet."""
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def read_table(location: Location, key: str, index: str) -> pd.DataFrame:
-    """Read a table of a store, indexed by one of its columns; StoreError where it is missing or damaged."""
-    data = location.read(key)
-    if data is None:
-        raise StoreError(f"{location.name}: no {key}; the conversion did not end: run it again, or `lesionzarr index`")
-    try:
-        table = pq.read_table(io.BytesIO(data))
-    except (pa.ArrowException, OSError) as error:
-        raise IntegrityError(f"{location.name}/{key}: damaged ({error}); run `lesionzarr index`") from error
-    frame: pd.DataFrame = table.to_pandas(types_mapper=NULLABLE.get)
-    return frame.set_index(index)

@@ -28,9 +28,11 @@ from lesionzarr._lazy import cached_property
 from lesionzarr.errors import NotFoundError, SettingError, StoreError
 from lesionzarr.store import layout
 from lesionzarr.store.arrays import ArrayLayout, parse_layout
-from lesionzarr.store.catalog import LESIONS, VOLUMES, Catalog, check_cache, read_table, write_frame, write_table
+from lesionzarr.store.catalog import Catalog, check_cache
+from lesionzarr.store.index import LESIONS, VOLUMES
 from lesionzarr.store.location import open_location
 from lesionzarr.store.shards import encode_shard
+from lesionzarr.store.tables import read_table, write_frame, write_table
 from lesionzarr.store.writer import TOOL, read_root
 
 if TYPE_CHECKING:

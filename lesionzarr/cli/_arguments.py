@@ -1,0 +1,66 @@
+"""Arguments that several commands take, and how they are read."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from lesionzarr.window import OWN, PRESETS, WindowLike
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_window(parser: argparse.ArgumentParser, *, many: bool) -> None:
+    names = ", ".join([OWN, *PRESETS])
+    text = f"{names}, or low,high in HU as --window=-175,275 (default: the lesion's own)"
+    if many:
+        text += "; hu for HU in an NPY; may be repeated, one channel each"
+    parser.add_argument("--window", type=_window, action="append" if many else "store", metavar="WINDOW", help=text)
+
+
+def _window(text: str) -> WindowLike:
+    if "," not in text:
+        return text
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a preset nor low,high in HU") from None
+    return low, high
+
+
+def parse_size(text: str) -> tuple[int, int, int]:
+    try:
+        z, y, x = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not z,y,x in voxels, such as 9,128,128") from None
+    return z, y, x
+
+
+def parse_spacing(text: str) -> tuple[float, float, float]:
+    try:
+        z, y, x = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not z,y,x in mm, such as 2,0.8,0.8") from None
+    return z, y, x
+
+
+def parse_count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def parse_positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)

@@ -1,0 +1,139 @@
+"""A store in a folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lesionzarr.errors import IntegrityError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from zarr.abc.store import Store
+
+ABSENT = (FileNotFoundError, NotADirectoryError)
+
+REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; free some space, and run the same again")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A store in a folder."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """Last component of the path."""
+        return self.root.resolve().name
+
+    def read(self, key: str) -> bytes | None:
+        """Read an object whole; None if there is none."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            return (self.root / key).read_bytes()
+        return None
+
+    def size(self, key: str) -> int | None:
+        """Give the length of an object in bytes; None if there is none."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            return (self.root / key).stat().st_size
+        return None
+
+    def open(self, key: str) -> DiskBlob | None:
+        """Open an object for reading parts of it; None if there is none."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            return DiskBlob(self.root / key, f"{self.name}/{key}")
+        return None
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write an object through a temporary name and a rename."""
+        path = self.root / key
+        part = path.with_name(f".{path.name}.part")
+        with _faults(self.name, key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                part.write_bytes(data)
+                part.replace(path)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+
+    def delete(self, key: str) -> None:
+        """Delete an object, if it is there."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            (self.root / key).unlink()
+
+    def delete_tree(self, key: str) -> None:
+        """Delete every object under a key, if there are any."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            shutil.rmtree(self.root / key)
+
+    def list_folders(self, key: str) -> list[str]:
+        """List the names of the folders directly under a key, sorted."""
+        with _faults(self.name, key), suppress(*ABSENT):
+            return sorted(entry.name for entry in os.scandir(self.root / key) if entry.is_dir())
+        return []
+
+    def zarr_store(self) -> Store:
+        """Open a read-only store of zarr-python."""
+        from zarr.storage import LocalStore
+
+        return LocalStore(self.root, read_only=True)
+
+
+class DiskBlob:
+    """A file that is open for reading; closed when nobody holds it any more."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._name = name
+        # a bare descriptor: what is evicted from a cache is closed without a warning of a file left open
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.size = os.fstat(self._descriptor).st_size
+        # without preadv, as on Windows, a read is two calls that must not be parted
+        self._lock = None if hasattr(os, "preadv") else Lock()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with the bytes from `offset` on; IntegrityError where the object ends before."""
+        done = 0
+        while done < len(out):
+            try:
+                read = self._read(offset + done, out[done:])
+            except OSError as error:
+                raise StoreError(f"{self._name}: {error.strerror or error}") from error
+            if not read:
+                raise IntegrityError(f"{self._name}: cut off at byte {offset + done}; convert the volume again")
+            done += read
+
+    def _read(self, offset: int, out: NDArray[np.uint8]) -> int:
+        if self._lock is None:
+            return os.preadv(self._descriptor, [out.data], offset)
+        with self._lock:
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+            data = os.read(self._descriptor, len(out))
+        out[: len(data)] = np.frombuffer(data, dtype=np.uint8)
+        return len(data)
+
+
+@contextmanager
+def _faults(name: str, key: str) -> Iterator[None]:
+    """Turn what a disk raises into a StoreError that names the object."""
+    try:
+        yield
+    except OSError as error:
+        fault = StoreError(f"{name}/{key}: {error.strerror or error}{REMEDIES.get(error.errno or 0, '')}")
+        fault.errno = error.errno
+        raise fault from error

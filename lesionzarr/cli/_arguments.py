@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from lesionzarr.store._options import parse_option
+from lesionzarr.store.catalog import Catalog, open_catalog
+from lesionzarr.store.location import is_url
 from lesionzarr.window import OWN, PRESETS, WindowLike
 
 if TYPE_CHECKING:
@@ -20,12 +23,45 @@ def add_command(
     return parser
 
 
+def add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", help="path or URL")
+    add_storage_options(parser)
+
+
+def add_storage_options(parser: argparse.ArgumentParser) -> None:
+    text = "of the object store of a URL, such as endpoint=https://s3.example.org or anonymous=true; may be repeated"
+    parser.add_argument(
+        "--storage-option", type=_option, action="append", default=[], metavar="NAME=VALUE", dest="options", help=text
+    )
+
+
+def storage_options(arguments: argparse.Namespace, url: str) -> dict[str, Any] | None:
+    """Give the storage options of a command for one of its stores; None where there are none."""
+    destination = getattr(arguments, "destination", None)
+    if destination is not None and is_url(destination) and not is_url(url):
+        # they are meant for the other one
+        return None
+    return dict(arguments.options) or None
+
+
+def open_store(arguments: argparse.Namespace) -> Catalog:
+    """Open the store that a command is about."""
+    return open_catalog(arguments.store, storage_options(arguments, arguments.store))
+
+
 def add_window(parser: argparse.ArgumentParser, *, many: bool) -> None:
     names = ", ".join([OWN, *PRESETS])
     text = f"{names}, or low,high in HU as --window=-175,275 (default: the lesion's own)"
     if many:
         text += "; hu for HU in an NPY; may be repeated, one channel each"
     parser.add_argument("--window", type=_window, action="append" if many else "store", metavar="WINDOW", help=text)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    try:
+        return parse_option(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as region=eu-central-1") from None
 
 
 def _window(text: str) -> WindowLike:

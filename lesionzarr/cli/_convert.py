@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionzarr._progress import show_progress
-from lesionzarr.cli._arguments import add_command, parse_count, parse_positive
+from lesionzarr.cli._arguments import add_command, add_storage_options, parse_count, parse_positive, storage_options
 from lesionzarr.cli._print import print_counts, print_issues
 from lesionzarr.converters._base import converter_names, load_converter
 from lesionzarr.converters._run import convert, plan
@@ -33,6 +33,7 @@ def add_convert(commands: Any) -> None:
         parser = add_command(names, name, _convert, f"convert {kind.title}")
         parser.add_argument("source", help="folder of the dataset")
         parser.add_argument("destination", help="path or URL of the store")
+        add_storage_options(parser)
         for item in fields(kind):
             if item.name != "source":
                 _add_setting(parser, f"--{item.name.replace('_', '-')}", **item.metadata)
@@ -67,6 +68,7 @@ def _convert(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             scheduler=arguments.scheduler,
             profile=arguments.profile,
+            storage_options=storage_options(arguments, arguments.destination),
             progress=progress,
             **options,
         )
@@ -82,7 +84,9 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(where: tuple[str, str, str], arguments: argparse.Namespace, options: dict[str, Any]) -> int:
-    scan, what = plan(*where, profile=arguments.profile, **options)
+    scan, what = plan(
+        *where, profile=arguments.profile, storage_options=storage_options(arguments, arguments.destination), **options
+    )
     counts = {
         "volumes to convert": len(what.convert),
         "volumes to update": len(what.update),

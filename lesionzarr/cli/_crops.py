@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesionzarr.cli._arguments import add_command, add_window, parse_count, parse_positive, parse_size, parse_spacing
+from lesionzarr.cli._arguments import (
+    add_command,
+    add_store,
+    add_window,
+    open_store,
+    parse_count,
+    parse_positive,
+    parse_size,
+    parse_spacing,
+    storage_options,
+)
 from lesionzarr.cli._lesions import chosen, for_each, own_or_default
 from lesionzarr.errors import SettingError
 from lesionzarr.export import pictures
 from lesionzarr.export.pack import pack
 from lesionzarr.readers.crop import CropReader
-from lesionzarr.store.catalog import open_catalog
 from lesionzarr.store.layout import PROFILES
 from lesionzarr.window import OWN, resolve_window
 
@@ -28,7 +37,7 @@ HU = "hu"
 
 def add_crop(commands: Any) -> None:
     parser = add_command(commands, "crop", _crop, "read crops and write them as PNG mosaics or NPY arrays")
-    parser.add_argument("store", help="path or URL")
+    add_store(parser)
     parser.add_argument("lesions", nargs="*", metavar="LESION", help="lesion ids")
     parser.add_argument("--query", metavar="TEXT", help="pandas query that chooses the lesions")
     parser.add_argument(
@@ -42,7 +51,7 @@ def add_crop(commands: Any) -> None:
 
 
 def _crop(arguments: argparse.Namespace) -> int:
-    catalog = open_catalog(arguments.store)
+    catalog = open_store(arguments)
     windows = arguments.window or [None]
     if HU in windows and (len(windows) > 1 or arguments.format == "png"):
         raise SettingError("window hu: a PNG holds grey levels; use --format npy, with no other window")
@@ -66,7 +75,7 @@ def _crop(arguments: argparse.Namespace) -> int:
 
 def add_render(commands: Any) -> None:
     parser = add_command(commands, "render", _render, "draw key slices with box and RECIST axes, and a contact sheet")
-    parser.add_argument("store", help="path or URL")
+    add_store(parser)
     parser.add_argument("lesions", nargs="*", metavar="LESION", help="lesion ids; none for all")
     parser.add_argument("--query", metavar="TEXT", help="pandas query that chooses the lesions")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where to write")
@@ -81,7 +90,7 @@ def add_render(commands: Any) -> None:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    catalog = open_catalog(arguments.store)
+    catalog = open_store(arguments)
     if arguments.window not in {None, OWN}:
         resolve_window(arguments.window)
     sheet: list[tuple[Any, list[str]]] = []
@@ -105,7 +114,7 @@ def _render(arguments: argparse.Namespace) -> int:
 
 def add_pack(commands: Any) -> None:
     parser = add_command(commands, "pack", _pack, "write lesions as one array, a chunk each, for training loops")
-    parser.add_argument("store", help="path or URL")
+    add_store(parser)
     parser.add_argument("destination", help="path or URL of the pack")
     parser.add_argument("--query", metavar="TEXT", help="pandas query that chooses the lesions")
     parser.add_argument(
@@ -121,7 +130,7 @@ def add_pack(commands: Any) -> None:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    catalog = open_catalog(arguments.store)
+    catalog = open_store(arguments)
     lesions = None if arguments.query is None else list(catalog.select(arguments.query).index)
     number = pack(
         catalog,
@@ -131,6 +140,7 @@ def _pack(arguments: argparse.Namespace) -> int:
         spacing_mm=arguments.spacing,
         lesions=lesions,
         profile=arguments.profile,
+        storage_options=storage_options(arguments, arguments.destination),
     )
     told = {"lesions": number, "pack": arguments.destination}
     print(json.dumps(told) if arguments.json else f"{number:,} lesions packed into {arguments.destination}")

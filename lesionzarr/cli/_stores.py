@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lesionzarr.cli._arguments import add_command, parse_count
+from lesionzarr.cli._arguments import add_command, add_store, open_store, parse_count, storage_options
 from lesionzarr.cli._lesions import choose
 from lesionzarr.cli._print import SHOWN, print_issues
 from lesionzarr.errors import SettingError
 from lesionzarr.export.tables import to_json, to_text, write_table
-from lesionzarr.store.catalog import open_catalog
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.location import open_location
 
@@ -23,11 +22,11 @@ COLUMNS = ("volume_id", "key_z", "type", "long_mm", "short_mm", "split")
 
 def add_info(commands: Any) -> None:
     parser = add_command(commands, "info", _info, "say what a store holds")
-    parser.add_argument("store", help="path or URL")
+    add_store(parser)
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    catalog = open_catalog(arguments.store)
+    catalog = open_store(arguments)
     counts = catalog.counts()
     if arguments.json:
         print(json.dumps({"store": catalog.info, "counts": counts}, indent=1))
@@ -44,7 +43,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def add_lesions(commands: Any) -> None:
     parser = add_command(commands, "lesions", _lesions, "print or write the lesion table")
-    parser.add_argument("store", help="path or URL")
+    add_store(parser)
     parser.add_argument("--query", metavar="TEXT", help="pandas query, such as \"type == 'lung' and long_mm > 10\"")
     parser.add_argument("--columns", metavar="NAMES", help="comma-separated columns to show")
     parser.add_argument(
@@ -54,7 +53,7 @@ def add_lesions(commands: Any) -> None:
 
 
 def _lesions(arguments: argparse.Namespace) -> int:
-    catalog = open_catalog(arguments.store)
+    catalog = open_store(arguments)
     frame = choose(catalog, arguments.query)
     if arguments.columns or not (arguments.json or arguments.output):
         names = [name.strip() for name in arguments.columns.split(",")] if arguments.columns else list(COLUMNS)
@@ -80,11 +79,11 @@ def _lesions(arguments: argparse.Namespace) -> int:
 
 def add_index(commands: Any) -> None:
     parser = add_command(commands, "index", _index, "derive the catalog of a store anew from its volumes")
-    parser.add_argument("store", help="path or URL")
+    add_store(parser)
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    lesions, damaged = write_catalog(open_location(arguments.store))
+    lesions, damaged = write_catalog(open_location(arguments.store, storage_options(arguments, arguments.store)))
     if arguments.json:
         print(json.dumps({"lesions": lesions, "damaged": [issue.message for issue in damaged]}, indent=1))
     else:

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesionzarr.errors import IntegrityError, MissingExtraError, StoreError
+from lesionzarr.errors import IntegrityError, MissingExtraError, SettingError, StoreError
+from lesionzarr.store._options import obstore_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from zarr.abc.store import Store
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
+
+SUFFIXLESS = ("az", "adl", "azure", "abfs", "abfss")
+"""Schemes of Azure, which cannot be asked for the last bytes of an object."""
+
+FAULTS = {
+    "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
+    "NoSuchBucket": "no such bucket; create it, or mend the URL",
+    "InvalidAccessKeyId": "the access key is not known there; check the credentials",
+    "SignatureDoesNotMatch": "the secret key is wrong; check the credentials",
+    "ExpiredToken": "the session token has expired; get a new one",
+    "AccessDenied": "access denied; check the credentials and what they allow",
+    "PermissionDenied": "access denied; check the credentials and what they allow",
+    "Unauthenticated": "not signed in; give credentials, or the storage option anonymous",
+    "dns error": "no such host, or no network",
+    "tcp connect error": "the server cannot be reached",
+    "Connection refused": "the server cannot be reached",
+    "operation timed out": "the server does not answer in time",
+    "TimedOut": "the server does not answer in time",
+}
+"""What to say of an error, by a word of what obstore says."""
 
 _OBSTORE_PROCESS: dict[str, int] = {}
 """The process that used obstore first, inherited by its forks."""
@@ -25,7 +48,7 @@ _OBSTORE_PROCESS: dict[str, int] = {}
 
 @dataclass(frozen=True)
 class Bucket:
-    """A store behind a URL, reached through obstore."""
+    """A store behind a URL."""
 
     url: str
     options: dict[str, Any] = field(default_factory=dict, repr=False, hash=False)
@@ -50,13 +73,43 @@ class Bucket:
     def open(self, key: str) -> BucketBlob | None:
         """Open an object for reading parts of it; None if there is none."""
         with suppress(*ABSENT), self._opened(key) as store:
-            return BucketBlob(store, key, f"{self.name}/{key}", int(store.head(key)["size"]))
+            return BucketBlob(self, key, int(store.head(key)["size"]))
         return None
+
+    def open_tail(self, key: str, length: int) -> tuple[BucketBlob, bytes] | None:
+        """Open an object and read its last bytes, by one request where the service allows; None if there is none."""
+        if self.url.startswith(SUFFIXLESS):
+            blob = self.open(key)
+            if blob is None:
+                return None
+            end = np.empty(min(length, blob.size), dtype=np.uint8)
+            blob.read_into(blob.size - len(end), end)
+            return blob, end.tobytes()
+        with suppress(*ABSENT), self._opened(key) as store:
+            found = store.get(key, options={"range": {"suffix": length}})
+            data = bytes(found.bytes())
+            return BucketBlob(self, key, int(found.meta["size"])), data
+        return None
+
+    def at(self, key: str, size: int) -> BucketBlob:
+        """Give an object of known length, without asking for it."""
+        return BucketBlob(self, key, size)
 
     def write(self, key: str, data: bytes) -> None:
         """Write an object by one request."""
         with self._opened(key) as store:
             store.put(key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless one is there; tell whether it was written."""
+        from obstore.exceptions import AlreadyExistsError
+
+        with self._opened(key) as store:
+            try:
+                store.put(key, data, mode="create")
+            except AlreadyExistsError:
+                return False
+        return True
 
     def delete(self, key: str) -> None:
         """Delete an object, if it is there."""
@@ -75,6 +128,12 @@ class Bucket:
             found = store.list_with_delimiter(f"{key}/")
         return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
 
+    def list_objects(self, key: str) -> dict[str, int]:
+        """Give the length in bytes of every object under a key, by the key of each."""
+        with self._opened(key) as store:
+            pages = store.list(f"{key}/" if key else None)
+            return {item["path"]: int(item["size"]) for page in pages for item in page}
+
     def zarr_store(self) -> Store:
         """Open a read-only store of zarr-python."""
         from zarr.storage import ObjectStore
@@ -84,35 +143,81 @@ class Bucket:
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[Any]:
+        """Give the client; what goes wrong with it becomes one line."""
         try:
             from obstore.exceptions import BaseError
-            from obstore.store import from_url
         except ImportError as error:
             raise MissingExtraError(f"{self.url}: URLs need obstore: pip install 'lesionzarr[cloud]'") from error
         if _OBSTORE_PROCESS.setdefault("pid", os.getpid()) != os.getpid():
             # its threads do not survive a fork, and every call would wait for them
             raise StoreError(f"{self.name}: read before this process was forked; start workers by spawn or forkserver")
         try:
-            yield from_url(self.url, **self.options)
-        except BaseError as error:
-            # what follows the first line is a dump of the request
-            raise StoreError(f"{self.name}/{key}: {str(error).splitlines()[0]}") from error
+            yield _client(self.url, _Frozen(self.options))
+        except ABSENT as error:
+            if "NoSuchBucket" in str(error):
+                raise StoreError(f"{self.url}: {FAULTS['NoSuchBucket']}") from error
+            raise
+        except (BaseError, PermissionError, TimeoutError) as error:
+            raise _told(self, key, error) from error
 
 
 class BucketBlob:
     """An object of a bucket."""
 
-    def __init__(self, store: Any, key: str, name: str, size: int) -> None:
-        self._store, self._key, self._name, self.size = store, key, name, size
+    def __init__(self, bucket: Bucket, key: str, size: int) -> None:
+        self._bucket, self._key, self.size = bucket, key, size
 
     def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with the bytes from `offset` on; IntegrityError where the object ends before."""
-        from obstore.exceptions import BaseError
+        self.read_ranges([(offset, out)])
 
+    def read_ranges(self, wanted: Sequence[tuple[int, NDArray[np.uint8]]]) -> None:
+        """Fill each array with the bytes from its offset on, all at once; IntegrityError where the object ends."""
+        name = f"{self._bucket.name}/{self._key}"
         try:
-            data = self._store.get_range(self._key, start=offset, length=len(out))
-        except BaseError as error:
-            raise StoreError(f"{self._name}: {str(error).splitlines()[0]}") from error
-        if len(data) != len(out):
-            raise IntegrityError(f"{self._name}: cut off at byte {offset + len(data)}; convert the volume again")
-        out[:] = np.frombuffer(data, dtype=np.uint8)
+            with self._bucket._opened(self._key) as store:  # noqa: SLF001 - they are one
+                starts, lengths = [offset for offset, _ in wanted], [len(out) for _, out in wanted]
+                found = store.get_ranges(self._key, starts=starts, lengths=lengths, coalesce=0)
+        except ABSENT as error:
+            raise IntegrityError(f"{name}: missing; convert the volume again") from error
+        for data, (offset, out) in zip(found, wanted, strict=True):
+            if len(data) != len(out):
+                raise IntegrityError(f"{name}: cut off at byte {offset + len(data)}; convert the volume again")
+            out[:] = np.frombuffer(data, dtype=np.uint8)
+
+
+class _Frozen:
+    """Options as a key of a cache, which holds them by value and never prints them."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self._key = repr(sorted(options.items(), key=lambda item: item[0]))
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Frozen) and self._key == other._key
+
+
+@lru_cache(maxsize=16)
+def _client(url: str, options: _Frozen) -> Any:
+    # its connections stay open between requests, which saves a handshake for each
+    from obstore.exceptions import BaseError
+    from obstore.store import from_url
+
+    scheme = url.partition(":")[0]
+    try:
+        return from_url(url, **obstore_arguments(scheme, options.options))
+    except (BaseError, TypeError, ValueError) as error:
+        raise SettingError(f"{url}: {str(error).splitlines()[0]}; check the storage options") from error
+
+
+def _told(bucket: Bucket, key: str, error: BaseException) -> StoreError:
+    """Make the one line for a fault of a request."""
+    text = f"{type(error).__name__}: {error}"
+    known = next((said for word, said in FAULTS.items() if word in text), None)
+    # what follows the first line is a dump of the request
+    first = re.sub(r"\s+", " ", str(error).splitlines()[0])
+    place = f"{bucket.name}/{key}" if key else bucket.url
+    return StoreError(f"{place}: {known} ({first})" if known else f"{place}: {first}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,6 @@ from lesionzarr.errors import IntegrityError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from zarr.abc.store import Store
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 ABSENT = (FileNotFoundError, NotADirectoryError)
 
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; free some space, and run the same again")
+
+
+UNLINKABLE = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What file systems without hard links say."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,15 @@ class Folder:
             return (self.root / key).stat().st_size
         return None
 
+    def open_tail(self, key: str, length: int) -> tuple[DiskBlob, bytes] | None:
+        """Open an object and read its last bytes; None if there is none."""
+        blob = self.open(key)
+        if blob is None:
+            return None
+        data = np.empty(min(length, blob.size), dtype=np.uint8)
+        blob.read_into(blob.size - len(data), data)
+        return blob, data.tobytes()
+
     def open(self, key: str) -> DiskBlob | None:
         """Open an object for reading parts of it; None if there is none."""
         with _faults(self.name, key), suppress(*ABSENT):
@@ -57,16 +71,22 @@ class Folder:
 
     def write(self, key: str, data: bytes) -> None:
         """Write an object through a temporary name and a rename."""
+        with _faults(self.name, key), _part(self.root / key, data) as part:
+            part.replace(self.root / key)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless one is there; tell whether it was written."""
         path = self.root / key
-        part = path.with_name(f".{path.name}.part")
-        with _faults(self.name, key):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with _faults(self.name, key), suppress(FileExistsError), _part(path, data) as part:
             try:
-                part.write_bytes(data)
-                part.replace(path)
-            except OSError:
-                part.unlink(missing_ok=True)
-                raise
+                path.hardlink_to(part)
+            except OSError as error:
+                if error.errno not in UNLINKABLE:
+                    raise
+                with path.open("xb") as file:
+                    file.write(data)
+            return True
+        return False
 
     def delete(self, key: str) -> None:
         """Delete an object, if it is there."""
@@ -83,6 +103,16 @@ class Folder:
         with _faults(self.name, key), suppress(*ABSENT):
             return sorted(entry.name for entry in os.scandir(self.root / key) if entry.is_dir())
         return []
+
+    def list_objects(self, key: str) -> dict[str, int]:
+        """Give the length in bytes of every object under a key, by the key of each."""
+        found = {}
+        with _faults(self.name, key):
+            for folder, _, names in os.walk(self.root / key):
+                for name in names:
+                    path = Path(folder, name)
+                    found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        return found
 
     def zarr_store(self) -> Store:
         """Open a read-only store of zarr-python."""
@@ -126,6 +156,18 @@ class DiskBlob:
             data = os.read(self._descriptor, len(out))
         out[: len(data)] = np.frombuffer(data, dtype=np.uint8)
         return len(data)
+
+
+@contextmanager
+def _part(path: Path, data: bytes) -> Iterator[Path]:
+    """Write a file under a name of its own, which is gone afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        part.write_bytes(data)
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """Where a store is: a folder, or a bucket by URL, behind the few verbs that a store needs.
 
-Writing one object is atomic: on a disk through a temporary name and a rename, in a bucket by one request. An object has
-one writer at a time (the temporary name is fixed, so that what a killed writer leaves is overwritten by the next).
-Object stores need the extra ``cloud`` (obstore).
+Writing one object is atomic: on a disk through a temporary name and a rename, in a bucket by one request. Object
+stores need the extra ``cloud`` (obstore).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from urllib.parse import unquote
 from lesionzarr.errors import SettingError
 from lesionzarr.store._bucket import Bucket
 from lesionzarr.store._folder import Folder
+from lesionzarr.store._options import merge_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,8 +55,14 @@ class Location(Protocol):
     def open(self, key: str) -> Blob | None:
         """Open an object for reading parts of it; None if there is none."""
 
+    def open_tail(self, key: str, length: int) -> tuple[Blob, bytes] | None:
+        """Open an object and read its last bytes, fewer if it has no more; None if there is none."""
+
     def write(self, key: str, data: bytes) -> None:
         """Write an object, replacing what was there, at once or not at all."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object, at once, unless one is there; tell whether it was written."""
 
     def delete(self, key: str) -> None:
         """Delete an object, if it is there."""
@@ -67,8 +73,16 @@ class Location(Protocol):
     def list_folders(self, key: str) -> list[str]:
         """List the names of the folders directly under a key, sorted."""
 
+    def list_objects(self, key: str) -> dict[str, int]:
+        """Give the length in bytes of every object under a key (all of them under ""), by the key of each."""
+
     def zarr_store(self) -> Store:
         """Open a read-only store of zarr-python."""
+
+
+def is_url(url: str | os.PathLike[str]) -> bool:
+    """Tell a URL from a path."""
+    return URL.match(os.fspath(url)) is not None
 
 
 def open_location(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Location:
@@ -80,7 +94,9 @@ def open_location(url: str | os.PathLike[str], storage_options: Mapping[str, Any
         Path of a folder, ``file://`` URL, or a URL that obstore knows (``s3://``, ``gs://``, ``az://``,
         ``http(s)://``).
     storage_options
-        Keyword arguments of ``obstore.store.from_url``.
+        For the URL of an object store: ``anonymous``, ``endpoint``, ``path_style``, ``region``, ``profile``,
+        ``retries``, ``patience_s``, ``timeout_s``, ``connect_timeout_s``, and what obstore takes besides, such as
+        ``access_key_id``. Those of the environment variable ``LESIONZARR_STORAGE_OPTIONS``, a JSON object, come behind.
 
     Returns
     -------
@@ -92,9 +108,10 @@ def open_location(url: str | os.PathLike[str], storage_options: Mapping[str, Any
         An empty path, or storage options for a folder.
     """
     text = os.fspath(url)
-    scheme, _, rest = text.partition("://") if URL.match(text) else ("", "", text)
+    scheme, _, rest = text.partition("://") if is_url(text) else ("", "", text)
     if scheme and (scheme.lower() != "file" or storage_options):
-        return Bucket(f"{scheme.lower()}://{rest.rstrip('/')}", dict(storage_options or {}))
+        scheme = scheme.lower()
+        return Bucket(f"{scheme}://{rest.rstrip('/')}", merge_options(scheme, storage_options))
     if not rest:
         raise SettingError("the path of the store is empty; name a folder or a URL")
     if storage_options:

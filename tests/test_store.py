@@ -222,7 +222,7 @@ def test_shards_of_any_shape_are_read_equal_by_zarr_and_tensorstore(tmp_path_fac
     path = tmp_path_factory.mktemp("array")
     (path / "c/0/0").mkdir(parents=True)
     (path / "zarr.json").write_text(json.dumps(metadata))
-    (path / "c/0/0/0").write_bytes(encode_shard(voxels, shard, chunk, -1024, codecs))
+    (path / "c/0/0/0").write_bytes(encode_shard(voxels, shard, chunk, -1024, codecs).data)
     np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], voxels)
     np.testing.assert_array_equal(tensorstore_read(path), voxels)
 
@@ -273,10 +273,11 @@ def test_a_shard_reads_the_same_in_any_order_of_its_chunks(tmp_path_factory, ord
     path = tmp_path_factory.mktemp("array")
     (path / "c/0/0").mkdir(parents=True)
     (path / "zarr.json").write_text(json.dumps(metadata))
-    data = encode_shard(voxels, (4, 8, 6), (2, 4, 3), -1024, codecs, order)
+    data, head = encode_shard(voxels, (4, 8, 6), (2, 4, 3), -1024, codecs, order)
     (path / "c/0/0/0").write_bytes(data)
     np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], voxels)
-    offsets = np.frombuffer(data[-4 - 16 * 8 : -4], dtype="<u8").reshape(-1, 2)[:, 0]
+    offsets, lengths = np.frombuffer(data[-4 - 16 * 8 : -4], dtype="<u8").reshape(-1, 2).T
+    assert head == sum(lengths[order])
     assert np.argsort(offsets).tolist() == [*order, *(number for number in range(8) if number not in order)]
 
 

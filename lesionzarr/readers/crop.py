@@ -130,8 +130,7 @@ class CropReader(Reader):
 
     def _mask_request(self, crop: Crop) -> Request | None:
         """Say which voxels of the mask belong to a crop; None for a volume without a mask."""
-        metadata = self.catalog.mask_array(crop.lesion.volume_id)
-        if metadata is None:
+        if self.catalog.mask_array(crop.lesion.volume_id) is None:
             return None
         return replace(
             self.request(crop.lesion),
@@ -139,7 +138,7 @@ class CropReader(Reader):
             windows=(),
             padding=None,
             interpolation=NEAREST,
-            array=parse_layout(metadata, MASK_ARRAY),
+            array=self.catalog.mask_layout(crop.lesion.volume_id),
             fill_value=0,
             modality=SEGMENTATION,
             scale=1.0,

@@ -70,8 +70,10 @@ class Bucket:
             return int(store.head(key)["size"])
         return None
 
-    def open(self, key: str) -> BucketBlob | None:
-        """Open an object for reading parts of it; None if there is none."""
+    def open(self, key: str, size: int | None = None) -> BucketBlob | None:
+        """Open an object for reading parts of it; one of known `size` is not asked for. None if there is none."""
+        if size is not None:
+            return BucketBlob(self, key, size)
         with suppress(*ABSENT), self._opened(key) as store:
             return BucketBlob(self, key, int(store.head(key)["size"]))
         return None
@@ -83,17 +85,13 @@ class Bucket:
             if blob is None:
                 return None
             end = np.empty(min(length, blob.size), dtype=np.uint8)
-            blob.read_into(blob.size - len(end), end)
+            blob.read_ranges([(blob.size - len(end), end)])
             return blob, end.tobytes()
         with suppress(*ABSENT), self._opened(key) as store:
             found = store.get(key, options={"range": {"suffix": length}})
             data = bytes(found.bytes())
             return BucketBlob(self, key, int(found.meta["size"])), data
         return None
-
-    def at(self, key: str, size: int) -> BucketBlob:
-        """Give an object of known length, without asking for it."""
-        return BucketBlob(self, key, size)
 
     def write(self, key: str, data: bytes) -> None:
         """Write an object by one request."""
@@ -167,12 +165,8 @@ class BucketBlob:
     def __init__(self, bucket: Bucket, key: str, size: int) -> None:
         self._bucket, self._key, self.size = bucket, key, size
 
-    def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
-        """Fill `out` with the bytes from `offset` on; IntegrityError where the object ends before."""
-        self.read_ranges([(offset, out)])
-
     def read_ranges(self, wanted: Sequence[tuple[int, NDArray[np.uint8]]]) -> None:
-        """Fill each array with the bytes from its offset on, all at once; IntegrityError where the object ends."""
+        """Fill each array with the bytes from its offset on, several at once; IntegrityError where the object ends."""
         name = f"{self._bucket.name}/{self._key}"
         try:
             with self._bucket._opened(self._key) as store:  # noqa: SLF001 - they are one

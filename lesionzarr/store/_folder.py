@@ -17,7 +17,7 @@ import numpy as np
 from lesionzarr.errors import IntegrityError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from zarr.abc.store import Store
@@ -60,10 +60,10 @@ class Folder:
         if blob is None:
             return None
         data = np.empty(min(length, blob.size), dtype=np.uint8)
-        blob.read_into(blob.size - len(data), data)
+        blob.read_ranges([(blob.size - len(data), data)])
         return blob, data.tobytes()
 
-    def open(self, key: str) -> DiskBlob | None:
+    def open(self, key: str, size: int | None = None) -> DiskBlob | None:  # noqa: ARG002
         """Open an object for reading parts of it; None if there is none."""
         with _faults(self.name, key), suppress(*ABSENT):
             return DiskBlob(self.root / key, f"{self.name}/{key}")
@@ -136,8 +136,12 @@ class DiskBlob:
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
 
-    def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
-        """Fill `out` with the bytes from `offset` on; IntegrityError where the object ends before."""
+    def read_ranges(self, wanted: Sequence[tuple[int, NDArray[np.uint8]]]) -> None:
+        """Fill each array with the bytes from its offset on; IntegrityError where the object ends before."""
+        for offset, out in wanted:
+            self._read_into(offset, out)
+
+    def _read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
         done = 0
         while done < len(out):
             try:

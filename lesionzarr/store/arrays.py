@@ -50,6 +50,11 @@ class ArrayLayout:
     fill_value: Any
     separator: str
     """Between the numbers of a chunk key: ``/`` or ``.``."""
+    objects: tuple[tuple[int, int], ...] = ()
+    """Of each object the length in bytes, and that of the chunks round lesions, which come first; none where that is
+    not known."""
+    version: str = ""
+    """Says which values the array has; empty where that is not known."""
     merged_axes: int = 0
     """Axes of the stored array that are one with the first axis here."""
     chunks_per_shard: tuple[int, ...] = field(init=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import xarray as xr
+
+LATER = {"mask", "mask_array", "shards"}
+"""Columns of volumes that stores of the first versions lack, and that can be done without."""
 
 QUERY_ERRORS = (
     *(NameError, SyntaxError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NotImplementedError),
@@ -215,7 +218,7 @@ class Catalog:
             self._check_volume(volume_id)
             metadata = json.loads(str(self.volumes["array"][volume_id]))
             modality = str(self.volumes["modality"][volume_id])
-            array = parse_layout(metadata, layout.KINDS[modality].array)
+            array = self._with_shards(parse_layout(metadata, layout.KINDS[modality].array), volume_id, "voxels")
             tags = json.loads(str(self.volumes["tags"][volume_id]))
             known = self._arrays[volume_id] = Stored(array, metadata["fill_value"], modality, tags)
         return known
@@ -298,6 +301,20 @@ class Catalog:
         cell = self.volumes["mask_array"][volume_id] if "mask_array" in self.volumes else None
         return json.loads(cell) if isinstance(cell, str) else None
 
+    def mask_layout(self, volume_id: str) -> ArrayLayout | None:
+        """Say how the mask of a volume is stored; None where it has none, or one that is left to zarr-python."""
+        metadata = self.mask_array(volume_id)
+        return metadata and self._with_shards(parse_layout(metadata, layout.MASK_ARRAY), volume_id, "mask")
+
+    def _with_shards(self, array: ArrayLayout | None, volume_id: str, name: str) -> ArrayLayout | None:
+        """Add what the catalog knows of the objects of an array."""
+        # stores of the first versions have no such column
+        if array is None or "shards" not in self.volumes:
+            return array
+        shards = json.loads(str(self.volumes["shards"][volume_id]))
+        objects = tuple((length, head) for length, head in shards.get(name, ()))
+        return replace(array, objects=objects, version=str(self.volumes[name][volume_id]))
+
     def _open_group(self, key: str) -> xr.Dataset:
         import xarray as xr
 
@@ -353,6 +370,6 @@ def _open(location: Location, cache_bytes: int = 0) -> Catalog:
         raise SettingError(f"{location.name}: a pack; open it with lesionzarr.open_pack")
     lesions = read_table(location, layout.LESIONS_TABLE, "lesion_id")
     volumes = read_table(location, layout.VOLUMES_TABLE, "volume_id")
-    if not {*VOLUMES.names} <= {*volumes, "volume_id"}:
+    if not {*VOLUMES.names} - LATER <= {*volumes, "volume_id"}:
         raise StoreError(f"{location.name}: its catalog is of an older lesionzarr; run `lesionzarr index`")
     return Catalog(location, info, lesions, volumes, cache_bytes)

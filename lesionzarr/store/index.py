@@ -33,10 +33,12 @@ VOLUMES = pa.schema(
         ("array", pa.string()),
         ("mask", pa.string()),
         ("mask_array", pa.string()),
+        ("shards", pa.string()),
     ]
 )
 """`lesions` counts the volume's lesions, `voxels` is their checksum, `array` the content of its ``zarr.json``; `mask`
 and `mask_array` are those of the mask, null where there is none. `affine` is its three rows, one after the other;
+`shards`, JSON, has for ``voxels`` and ``mask`` the length of each shard and of its first chunks, those round lesions.
 `frame_uid`, `study_date`, `kernel` and `description` are copies of `tags`, an object of JSON."""
 
 
@@ -110,6 +112,7 @@ def _volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict
         "array": array,
         "mask": made.get("mask"),
         "mask_array": mask,
+        "shards": json.dumps(made.get("shards", {})),
     }
 
 

@@ -18,7 +18,7 @@ from lesionzarr.store._folder import Folder
 from lesionzarr.store._options import merge_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -33,8 +33,8 @@ class Blob(Protocol):
     size: int
     """Length in bytes."""
 
-    def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
-        """Fill `out` with the bytes from `offset` on; IntegrityError where the object ends before."""
+    def read_ranges(self, wanted: Sequence[tuple[int, NDArray[np.uint8]]]) -> None:
+        """Fill each array with the bytes from its offset on; IntegrityError where the object ends before."""
 
 
 class Location(Protocol):
@@ -52,8 +52,11 @@ class Location(Protocol):
     def size(self, key: str) -> int | None:
         """Give the length of an object in bytes; None if there is none."""
 
-    def open(self, key: str) -> Blob | None:
-        """Open an object for reading parts of it; None if there is none."""
+    def open(self, key: str, size: int | None = None) -> Blob | None:
+        """Open an object for reading parts of it; None if there is none.
+
+        Where `size`, its length in bytes, is known, a bucket is not asked whether it is there.
+        """
 
     def open_tail(self, key: str, length: int) -> tuple[Blob, bytes] | None:
         """Open an object and read its last bytes, fewer if it has no more; None if there is none."""

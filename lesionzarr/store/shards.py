@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import google_crc32c
 import numcodecs
@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     Encode = Callable[[Any], Any]
 
 
+class EncodedShard(NamedTuple):
+    """A shard, ready to be written."""
+
+    data: bytes
+    head_bytes: int
+    """Length of the chunks that were to come first."""
+
+
 def encode_shard(
     voxels: NDArray[Any],
     shard_shape: tuple[int, ...],
@@ -37,7 +45,7 @@ def encode_shard(
     fill_value: float,
     codecs: list[Any],
     order: Iterable[int] = (),
-) -> bytes:
+) -> EncodedShard:
     """Encode one shard.
 
     Parameters
@@ -55,17 +63,19 @@ def encode_shard(
 
     Returns
     -------
-    bytes
-        The shard, every inner chunk present.
+    EncodedShard
+        Every inner chunk is present.
     """
     encode = encoder(codecs)
     parts = [encode(chunk) for chunk in _iter_chunks(voxels, shard_shape, chunk_shape, fill_value)]
-    places = list(dict.fromkeys([*order, *range(len(parts))]))
+    first = list(dict.fromkeys(order))
+    places = list(dict.fromkeys([*first, *range(len(parts))]))
     lengths = np.array([len(part) for part in parts], dtype="<u8")
     offsets = np.empty_like(lengths)
     offsets[places] = np.cumsum(lengths[places]) - lengths[places]
     table = np.stack([offsets, lengths], axis=1).tobytes()
-    return b"".join([*(parts[place] for place in places), table, crc32c(table)])
+    data = b"".join([*(parts[place] for place in places), table, crc32c(table)])
+    return EncodedShard(data, int(lengths[first].sum()))
 
 
 def chunks_of_regions(

@@ -11,7 +11,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -135,11 +135,11 @@ def write_volume(
     # from here on, the volume does not exist until it is complete
     delete_volume(location, volume.volume_id)
     try:
-        checksums = {"voxels": _write_voxels(location, key, volume, voxels, profile)}
+        written = {"voxels": _write_voxels(location, key, volume, voxels, profile)}
         if mask is not None:
-            checksums["mask"] = _write_mask(location, key, volume, mask, profile)
+            written["mask"] = _write_mask(location, key, volume, mask, profile)
         _write_coordinates(location, key, volume)
-        provenance = _provenance(volume, made_by, profile, checksums)
+        provenance = _provenance(volume, made_by, profile, written)
         write_group(location, volume, provenance)
     except StoreError:
         location.delete_tree(key)
@@ -249,14 +249,24 @@ def volume_attributes(volume: Volume) -> dict[str, Any]:
     }
 
 
-def _provenance(volume: Volume, made_by: dict[str, Any], profile: str, checksums: dict[str, str]) -> dict[str, Any]:
+class Written(NamedTuple):
+    """What became of an array."""
+
+    checksum: str
+    """SHA-256 of its values."""
+    shards: list[list[int]]
+    """Of each shard the length in bytes, and that of the chunks round lesions, which come first."""
+
+
+def _provenance(volume: Volume, made_by: dict[str, Any], profile: str, written: dict[str, Written]) -> dict[str, Any]:
     files = list(dict.fromkeys((*volume.files, *volume.mask_files))) if volume.names_files else []
     return {
         "tool": TOOL,
         **made_by,
         "profile": profile,
         "fingerprint": volume.fingerprint,
-        **checksums,
+        **{name: array.checksum for name, array in written.items()},
+        "shards": {name: array.shards for name, array in written.items()},
         "roots": sorted({PurePath(file.root).name for file in files}),
         "files": [file.name for file in files],
         "file_bytes": [file.size for file in files],
@@ -275,18 +285,18 @@ def _lesion_regions(volume: Volume) -> list[Region]:
     return regions
 
 
-def _write_voxels(location: Location, key: str, volume: Volume, voxels: NDArray[Any], profile: str) -> str:
+def _write_voxels(location: Location, key: str, volume: Volume, voxels: NDArray[Any], profile: str) -> Written:
     kind = layout.KINDS[volume.modality]
     fill_value = _padding(voxels) if volume.modality == "CT" else 0.0
     metadata = layout.voxel_metadata(voxels.shape, fill_value, profile, volume.modality)
     return _write_array(location, f"{key}/{kind.array}", volume, voxels.astype(kind.dtype, copy=False), metadata)
 
 
-def _write_mask(location: Location, key: str, volume: Volume, mask: NDArray[Any], profile: str) -> str:
+def _write_mask(location: Location, key: str, volume: Volume, mask: NDArray[Any], profile: str) -> Written:
     metadata = layout.mask_metadata(mask.shape, mask.dtype.name, profile)
-    checksum = _write_array(location, f"{key}/{layout.MASK}/{layout.MASK_ARRAY}", volume, mask, metadata)
+    written = _write_array(location, f"{key}/{layout.MASK}/{layout.MASK_ARRAY}", volume, mask, metadata)
     _write_label_groups(location, key, volume)
-    return checksum
+    return written
 
 
 def _write_label_groups(location: Location, key: str, volume: Volume) -> None:
@@ -295,20 +305,22 @@ def _write_label_groups(location: Location, key: str, volume: Volume) -> None:
         _write_json(location, f"{key}/{name}/{layout.GROUP_FILE}", layout.group_metadata({"ome": attributes}))
 
 
-def _write_array(location: Location, key: str, volume: Volume, array: NDArray[Any], metadata: dict[str, Any]) -> str:
-    """Write the shards of an array, then its metadata; give the SHA-256 of its values."""
+def _write_array(location: Location, key: str, volume: Volume, array: NDArray[Any], metadata: dict[str, Any]) -> Written:
+    """Write the shards of an array, then its metadata."""
     shard_shape, fill_value = layout.shard_shape(array.shape), metadata["fill_value"]
     codecs = metadata["codecs"][0]["configuration"]["codecs"]
     regions = _lesion_regions(volume)
     digest = hashlib.sha256()
+    lengths = []
     for number, start in enumerate(range(0, len(array), shard_shape[0])):
         part = array[start : start + shard_shape[0]]
         digest.update(np.ascontiguousarray(part, dtype=array.dtype.newbyteorder("<")).data)
         order = shards.chunks_of_regions(regions, start, shard_shape, layout.CHUNK)
         shard = shards.encode_shard(part, shard_shape, layout.CHUNK, fill_value, codecs, order)
-        location.write(f"{key}/c/{number}/0/0", shard)
+        location.write(f"{key}/c/{number}/0/0", shard.data)
+        lengths.append([len(shard.data), shard.head_bytes])
     _write_json(location, f"{key}/{layout.GROUP_FILE}", metadata)
-    return f"sha256:{digest.hexdigest()}"
+    return Written(f"sha256:{digest.hexdigest()}", lengths)
 
 
 def _padding(voxels: NDArray[Any]) -> int:

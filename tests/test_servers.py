@@ -6,12 +6,13 @@ import os
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import obstore
 import pytest
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import HTTPStore, S3Store
-from proxy import Faults, Request
+from proxy import Faults, Proxy, Request
 from servers import Answered, Static
 
 NO_RETRIES = {"max_retries": 0}
@@ -64,16 +65,6 @@ def test_anybody_reads_the_public_bucket_only(s3_server, store, bucket):
     refusal.value.close()
 
 
-def test_a_killed_server_has_its_objects_after_a_restart(own_s3_server):
-    store = S3Store("public", retry_config=NO_RETRIES, **own_s3_server.options)
-    store.put("kept", BYTES)
-    own_s3_server.kill()
-    with pytest.raises(BaseError):
-        store.get("kept")
-    own_s3_server.restart()
-    assert bytes(store.get("kept").bytes()) == BYTES
-
-
 def test_the_proxy_counts_requests_and_bytes_and_keeps_a_log(far, proxy, bucket):
     far.put("a", BYTES)
     far.get_range("a", start=10, end=30)
@@ -106,11 +97,11 @@ def test_latency_is_added_to_each_round_trip(far, proxy):
 
 def test_latency_does_not_thin_the_line(far, proxy, store):
     store.put("big", BYTES * 20)
-    proxy.latency_ms = 100
+    proxy.latency_ms = 400
     start = time.perf_counter()
     assert bytes(far.get("big").bytes()) == BYTES * 20
-    # 20 MB in pieces of 256 KiB at half a round trip each would take 3.8 s
-    assert time.perf_counter() - start < 2.5
+    # 20 MB in pieces of 256 KiB at half a round trip each would take 15 s
+    assert time.perf_counter() - start < 8
 
 
 def test_bandwidth_is_shared_by_both_directions_each(far, proxy):
@@ -160,8 +151,6 @@ def test_obstore_repeats_requests_that_were_answered_503(proxy, s3_server, bucke
 
 
 def test_faults_are_drawn_alike_from_the_same_seed(s3_server, bucket, proxy):
-    from proxy import Proxy
-
     drawn = []
     for seed in (1, 1, 2):
         with Proxy(s3_server.endpoint, seed=seed) as line:
@@ -175,26 +164,23 @@ def test_faults_are_drawn_alike_from_the_same_seed(s3_server, bucket, proxy):
 
 
 def test_32_connections_at_once_pass_the_proxy(far, proxy, store):
-    from concurrent.futures import ThreadPoolExecutor
-
     store.put("a", BYTES)
     with ThreadPoolExecutor(32) as pool:
         assert all(part == BYTES for part in pool.map(lambda _: bytes(far.get("a").bytes()), range(128)))
     assert (proxy.requests, proxy.bytes_down) == (128, 128 * len(BYTES))
 
 
-def test_the_proxy_finds_the_server_again_after_a_restart(own_s3_server):
-    from proxy import Proxy
-
-    with Proxy(own_s3_server.endpoint) as line:
-        options = own_s3_server.options | {"endpoint": line.endpoint}
-        store = S3Store("public", retry_config=NO_RETRIES, **options)
-        store.put("a", b"1")
-        own_s3_server.kill()
+def test_a_killed_server_has_its_objects_after_a_restart_and_the_proxy_finds_it_again(s3_server, proxy):
+    direct = S3Store("public", retry_config=NO_RETRIES, **s3_server.options)
+    through = S3Store("public", retry_config=NO_RETRIES, **s3_server.options | {"endpoint": proxy.endpoint})
+    through.put("kept", BYTES)
+    s3_server.kill()
+    for store in (direct, through):
         with pytest.raises(BaseError):
-            store.get("a")
-        own_s3_server.start()
-        assert bytes(store.get("a").bytes()) == b"1"
+            store.get("kept")
+    s3_server.restart()
+    for store in (direct, through):
+        assert bytes(store.get("kept").bytes()) == BYTES
 
 
 def test_the_static_host_answers_ranges_and_lists_nothing(tmp_path):

@@ -28,7 +28,8 @@ from lesionzarr.errors import IntegrityError, LesionzarrError, SettingError
 from lesionzarr.geometry import Region, crop_start
 from lesionzarr.readers import _fetch
 from lesionzarr.readers._chunks import plan_chunks
-from lesionzarr.readers._fetch import BUCKET_GAP_BYTES, Fetcher, Regions
+from lesionzarr.readers._fetch import Fetcher, Regions
+from lesionzarr.readers._pace import LEAST_GAP_BYTES
 from lesionzarr.readers._threads import run_all
 from lesionzarr.readers._zarr import read_region
 from lesionzarr.store import layout
@@ -509,9 +510,9 @@ class CountedBlob:
     def size(self):
         return self.blob.size
 
-    def read_into(self, offset, out):
-        self.reads.append((self.key, offset, offset + len(out)))
-        self.blob.read_into(offset, out)
+    def read_ranges(self, wanted):
+        self.reads.extend((self.key, offset, offset + len(out)) for offset, out in wanted)
+        self.blob.read_ranges(wanted)
 
 
 @dataclass(frozen=True)
@@ -521,8 +522,8 @@ class CountedFolder(Folder):
     reads: list = field(default_factory=list, compare=False)
     opened: list = field(default_factory=list, compare=False)
 
-    def open(self, key):
-        blob = super().open(key)
+    def open(self, key, size=None):
+        blob = super().open(key, size)
         self.opened.append(key)
         return blob and CountedBlob(blob, key, self.reads)
 
@@ -537,8 +538,11 @@ class FarFolder:
     def name(self):
         return self.folder.name
 
-    def open(self, key):
-        return self.folder.open(key)
+    def open(self, key, size=None):
+        return self.folder.open(key, size)
+
+    def open_tail(self, key, length):
+        return self.folder.open_tail(key, length)
 
 
 def dense_requests():
@@ -654,7 +658,7 @@ def test_from_afar_bytes_between_chunks_are_read_to_save_requests(crowded):
         np.testing.assert_array_equal(block, voxels[:6, :, :6])
     assert far.folder.reads[1:] != near.reads[1:]
     assert (len(near.reads), len(far.folder.reads)) == (5, 2)
-    assert all(end - start < BUCKET_GAP_BYTES for _, start, end in far.folder.reads)
+    assert all(end - start < LEAST_GAP_BYTES for _, start, end in far.folder.reads)
 
 
 def test_a_batch_of_a_reader_reads_no_byte_of_a_chunk_twice(sample_store):
@@ -913,7 +917,6 @@ GARBAGE = """
     import google_crc32c, numcodecs, numpy as np
     from hypothesis import given, settings, strategies as st
     from lesionzarr.errors import IntegrityError
-    from lesionzarr.readers._fetch import Fetcher, Regions
     from lesionzarr.store.arrays import parse_layout
     from lesionzarr.store._folder import Folder
 

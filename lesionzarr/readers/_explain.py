@@ -35,6 +35,9 @@ class Explanation:
     """Bytes of the voxels that the images show."""
     seconds: float | None = None
     """What it took, where it was run."""
+    requests_made: int | None = None
+    bytes_fetched: int | None = None
+    """What was asked of a bucket then; 0 of a disk, whose reads are not counted."""
 
     @property
     def waste(self) -> float:

@@ -5,6 +5,7 @@ Arrays that `lesionzarr.store.arrays` does not know are read by zarr-python.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,9 +17,9 @@ import numpy as np
 
 from lesionzarr.readers._cache import ChunkCache
 from lesionzarr.readers._chunks import merge_ranges, plan_chunks
+from lesionzarr.readers._disk_cache import DiskCache
 from lesionzarr.readers._shards import Shard, Shards
 from lesionzarr.readers._threads import run_all
-from lesionzarr.store._folder import Folder
 from lesionzarr.store.chunks import ChunkDecoder, DamagedChunkError
 
 if TYPE_CHECKING:
@@ -27,15 +28,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lesionzarr.readers._chunks import ChunkPlan
+    from lesionzarr.readers._pace import Traffic
     from lesionzarr.store.arrays import ArrayLayout
     from lesionzarr.store.catalog import Catalog
     from lesionzarr.store.location import Location
 
     Ints = NDArray[np.int64]
+    Heads = dict[tuple[str, int], NDArray[np.uint8]]
 
-DISK_GAP_BYTES = 0
-BUCKET_GAP_BYTES = 64 * 1024
-"""Bytes between two chunks that are read in vain to save a request."""
+FAR_THREADS = 32
+"""Requests to a bucket at a time: they wait more than they work."""
+
+AHEAD_BYTES = 64 * 1024 * 1024
+"""Most bytes that are read of shards, for one batch, before their indexes are known."""
+
+AHEAD_WASTE = 3
+"""The chunks round the lesions of a shard are read ahead unless they have more times the bytes that are wanted."""
 
 CHUNKS_PER_THREAD = 16
 """Fewer chunks of a disk are not worth waking another thread: a millisecond of decoding against tenths of one."""
@@ -92,12 +100,11 @@ class _Parts:
 class Fetcher:
     """Reads regions of the volumes of one store; all threads share the shards that it keeps open."""
 
-    def __init__(self, location: Location, cache_bytes: int = 0) -> None:
+    def __init__(self, location: Location, cache_bytes: int = 0, disk: DiskCache | None = None) -> None:
         self.location = location
         self.cache = ChunkCache(cache_bytes)
-        self._is_near = isinstance(location, Folder)
-        self._gap = DISK_GAP_BYTES if self._is_near else BUCKET_GAP_BYTES
-        self._shards = Shards(location)
+        self._shards = Shards(location, disk)
+        self._is_near = self._shards.is_near
         self._scratch = local()
 
     def read(
@@ -129,13 +136,18 @@ class Fetcher:
         """
         plan = plan_chunks(regions.layouts, regions.volume, regions.start, regions.stop)
         if self._is_near:
-            threads = max(1, min(threads, len(plan.owner) // CHUNKS_PER_THREAD))
-        runs = _runs(plan, regions, threads)
+            parts = threads = max(1, min(threads, len(plan.owner) // CHUNKS_PER_THREAD))
+            heads: Heads = {}
+        else:
+            threads = max(threads, FAR_THREADS)
+            parts = min(threads, len(regions.volume))
+            heads = self._open_ahead(plan, regions, threads)
+        runs = _runs(plan, regions, parts)
         touched, pending = _touched(plan, runs, len(regions.volume))
         lock = Lock()
 
         def work(number: int) -> None:
-            self._execute(plan, *runs[number], regions, target)
+            self._execute(plan, runs[number], regions, target, heads)
             with lock:
                 ready = []
                 for region in touched[number]:
@@ -160,18 +172,42 @@ class Fetcher:
             size += int(sizes.sum())
         return requests, size
 
+    def _open_ahead(self, plan: ChunkPlan, regions: Regions, threads: int) -> Heads:
+        """Open the shards of a plan, several at a time, and read with their indexes what is likely to be wanted."""
+        spans = [span for span in _spans(plan, 0, len(plan.owner), regions) if not self._shards.is_open(span.shard)]
+        heads: Heads = {}
+        left = AHEAD_BYTES
+        wanted = []
+        for span in spans:
+            size = _head_bytes(span)
+            wanted.append((span.shard, size if size <= left else 0))
+            left -= wanted[-1][1]
+
+        def open_one(item: tuple[Shard, int]) -> None:
+            shard, size = item
+            heads[shard.volume_id, shard.number] = self._shards.open_with_head(shard, size)
+
+        run_all(open_one, wanted, threads)
+        return heads
+
     def _execute(
-        self, plan: ChunkPlan, first: int, last: int, regions: Regions, target: Callable[[int], NDArray[Any]]
+        self,
+        plan: ChunkPlan,
+        run: tuple[int, int],
+        regions: Regions,
+        target: Callable[[int], NDArray[Any]],
+        heads: Heads,
     ) -> None:
         """Read the chunks of a run, and scatter them."""
+        first, last = run
         parts = _Parts(plan, first, last, target)
         alike: dict[Any, list[Span]] = {}
         for span in _spans(plan, first, last, regions):
             alike.setdefault(span.shard.array.coding, []).append(span)
         for spans in alike.values():
-            self._scatter(plan, spans, parts)
+            self._scatter(plan, spans, parts, heads)
 
-    def _scatter(self, plan: ChunkPlan, spans: list[Span], parts: _Parts) -> None:
+    def _scatter(self, plan: ChunkPlan, spans: list[Span], parts: _Parts, heads: Heads) -> None:
         """Bring chunks of arrays that are coded alike, and copy their parts to where they belong."""
         array = spans[0].shard.array
         wanted = [self._wanted(plan, span, parts) for span in spans]
@@ -181,7 +217,7 @@ class Fetcher:
         # a chunk that is kept is kept whole
         rows = np.tile([0, array.chunk[0]], (len(number), 1)) if self.cache else plan.rows[number]
         decoder = self._decoder(array)
-        for part, places in self._bring(spans, entries, owner, decoder):
+        for part, places in self._bring(spans, entries, owner, decoder, heads):
             chunks = decoder.decode(places, entries[part, 1], rows[part])
             numbers, owners = number[part].tolist(), owner[part].tolist()
             try:
@@ -214,7 +250,7 @@ class Fetcher:
         return np.array(wanted, dtype=np.int64)
 
     def _bring(
-        self, spans: list[Span], entries: Ints, owner: Ints, decoder: ChunkDecoder
+        self, spans: list[Span], entries: Ints, owner: Ints, decoder: ChunkDecoder, heads: Heads
     ) -> Iterator[tuple[slice, Ints]]:
         """Read chunks into the room of a decoder, so many at a time; give which, and their places."""
         begin, starts, sizes = self._ranges(entries, owner)
@@ -224,19 +260,40 @@ class Fetcher:
             bases = ends[a:b] - sizes[a:b]
             bases -= bases[0]
             room = decoder.room(int(sizes[a:b].sum()))
+            asked: dict[int, list[tuple[int, NDArray[np.uint8]]]] = {}
             owners = owner[begin[a:b]].tolist()
-            for of, start, base, size in zip(
-                owners, starts[a:b].tolist(), bases.tolist(), sizes[a:b].tolist(), strict=True
-            ):
-                # one by one, so that no more files are open than are kept open
-                self._shards.open(spans[of].shard).blob.read_into(start, room[base : base + size])
+            places = zip(owners, starts[a:b].tolist(), bases.tolist(), sizes[a:b].tolist(), strict=True)
+            for of, start, base, size in places:
+                asked.setdefault(of, []).append((start, room[base : base + size]))
+            self._ask([(spans[of].shard, wanted) for of, wanted in asked.items()], heads)
             part = slice(int(begin[a]), int(begin[b]))
             counts = begin[a + 1 : b + 1] - begin[a:b]
             yield part, entries[part, 0] + (bases - starts[a:b]).repeat(counts)
 
+    def _ask(self, asked: list[tuple[Shard, list[tuple[int, NDArray[np.uint8]]]]], heads: Heads) -> None:
+        """Read ranges of several shards."""
+        if self._is_near:
+            for shard, ranges in asked:
+                # one by one, so that no more files are open than are kept open
+                self._shards.open(shard).blob.read_ranges(ranges)
+            return
+
+        def ask(item: tuple[Shard, list[tuple[int, NDArray[np.uint8]]]]) -> None:
+            shard, ranges = item
+            left = _take(heads.get((shard.volume_id, shard.number)), ranges)
+            if left:
+                self._shards.open(shard).blob.read_ranges(left)
+
+        run_all(ask, asked, FAR_THREADS)
+
+    def traffic(self) -> Traffic:
+        """Give what was asked of a bucket, and how fast it was; reads of a disk are not counted."""
+        return self._shards.pace.traffic()
+
     def _ranges(self, entries: Ints, owner: Ints) -> tuple[Ints, Ints, Ints]:
         """Give which chunks begin a request, and the first byte and the bytes of each."""
-        begin = merge_ranges(entries, owner, self._gap, REQUEST_BYTES)
+        gap = 0 if self._is_near else self._shards.pace.gap()
+        begin = merge_ranges(entries, owner, gap, REQUEST_BYTES)
         starts = entries[begin[:-1], 0]
         return begin, starts, entries[begin[1:] - 1].sum(axis=1) - starts
 
@@ -255,11 +312,37 @@ def fetcher_of(catalog: Catalog) -> Fetcher:
     key = os.getpid()
     known = _FETCHERS.get(catalog)
     if known is None or known[0] != key:
-        known = _FETCHERS[catalog] = key, Fetcher(catalog.location, catalog.cache_bytes)
+        disk = None if catalog.local_cache is None else DiskCache(catalog.local_cache, catalog.local_cache_bytes)
+        known = _FETCHERS[catalog] = key, Fetcher(catalog.location, catalog.cache_bytes, disk)
     return known[1]
 
 
 _FETCHERS: WeakKeyDictionary[Catalog, tuple[int, Fetcher]] = WeakKeyDictionary()
+
+
+def _head_bytes(span: Span) -> int:
+    """Give how many of the first bytes of a shard to read with its index."""
+    array = span.shard.array
+    if not array.objects:
+        return 0
+    size, head = array.objects[span.shard.number]
+    likely = size * len(span.numbers) / math.prod(array.chunks_per_shard)
+    return head if head <= AHEAD_WASTE * likely else 0
+
+
+def _take(
+    head: NDArray[np.uint8] | None, ranges: list[tuple[int, NDArray[np.uint8]]]
+) -> list[tuple[int, NDArray[np.uint8]]]:
+    """Fill what the first bytes of an object hold; give the other ranges."""
+    if head is None:
+        return ranges
+    left = []
+    for start, out in ranges:
+        if start + len(out) <= len(head):
+            out[:] = head[start : start + len(out)]
+        else:
+            left.append((start, out))
+    return left
 
 
 def _key(plan: ChunkPlan, span: Span, number: int) -> tuple[str, int, int]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lesionzarr.readers._cache import CacheInfo
     from lesionzarr.readers._explain import Explanation
     from lesionzarr.readers._order import Ordering
+    from lesionzarr.readers._pace import Traffic
     from lesionzarr.readers._plan import Plan
     from lesionzarr.readers._request import LesionsLike, Request
     from lesionzarr.readers._torch import LesionBatches, LesionDataset
@@ -266,13 +267,23 @@ class Reader(ABC):
         told = replace(told, images=len(requests))
         if not run:
             return told
-        began = time.perf_counter()
+        before, began = fetcher.traffic(), time.perf_counter()
         read_images(fetcher, requests, self.image_dtype)
-        return replace(told, seconds=time.perf_counter() - began)
+        seconds, after = time.perf_counter() - began, fetcher.traffic()
+        return replace(
+            told,
+            seconds=seconds,
+            requests_made=after.requests - before.requests,
+            bytes_fetched=after.bytes - before.bytes,
+        )
 
     def cache_info(self) -> CacheInfo:
         """Give statistics of the decoded chunks that the readers of this catalog keep together."""
         return fetcher_of(self.catalog).cache.info()
+
+    def traffic(self) -> Traffic:
+        """Tell what the readers of this catalog have asked of a bucket, and how quickly it answered."""
+        return fetcher_of(self.catalog).traffic()
 
     def to_dask(self, lesions: LesionsLike, batch_size: int = BATCH) -> da.Array:
         """Give the images as a lazy array.

@@ -53,8 +53,9 @@ def run_all(work: Callable[[T], None], items: Sequence[T], threads: int) -> None
     try:
         drain()
     finally:
-        # what others do writes into arrays of the caller: it has to end before the caller goes on, whatever happens
-        errors = [future.exception() for future in futures]
+        # what others do writes into arrays of the caller: it has to end before the caller goes on, whatever happens;
+        # what has not begun need not, and would wait for ever where all threads wait like this
+        errors = [future.exception() for future in futures if not future.cancel()]
     for error in errors:
         if error is not None:
             raise error

@@ -13,8 +13,7 @@ from lesionzarr.readers._images import read_images
 from lesionzarr.readers._plan import sample_positions
 from lesionzarr.readers._reader import Reader
 from lesionzarr.readers._request import NEAREST, Request
-from lesionzarr.store.arrays import parse_layout
-from lesionzarr.store.layout import LESION_SIZE, MASK, MASK_ARRAY, MASK_DTYPES, SEGMENTATION
+from lesionzarr.store.layout import LESION_SIZE, MASK, MASK_DTYPES, SEGMENTATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,12 @@ VARIABLE = "LESIONZARR_STORAGE_OPTIONS"
 """Environment variable with options as a JSON object; those that are given in a call go before it."""
 
 RETRIES = 8
-TIMEOUT_S = 30.0
+TIMEOUT_S = 20.0
+"""Seconds in which nothing comes, after which a request is tried again; also what sending an object may take."""
+
+WHOLE_S = 300.0
+"""Seconds of one try, however steadily its bytes come."""
+
 CONNECT_TIMEOUT_S = 5.0
 PATIENCE_S = 60.0
 """Seconds after which a request is not tried again, and its error is told."""
@@ -54,8 +59,8 @@ def obstore_arguments(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]
     options
         ``anonymous`` (no signature), ``endpoint`` (URL of the service), ``path_style`` (bucket in the path of the URL
         instead of its host), ``region``, ``profile`` (of the AWS configuration files; needs boto3), ``retries``,
-        ``patience_s`` (seconds over all tries), ``timeout_s`` (seconds of one try), ``connect_timeout_s``; every other
-        name goes to obstore as it is, such as ``access_key_id`` or ``account_key``.
+        ``patience_s`` (seconds over all tries), ``timeout_s`` (seconds in which nothing comes), ``connect_timeout_s``;
+        every other name goes to obstore as it is, such as ``access_key_id`` or ``account_key``.
 
     Raises
     ------
@@ -68,7 +73,8 @@ def obstore_arguments(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]
     client = {
         # plain HTTP is what the user wrote into the URL or the endpoint
         "allow_http": True,
-        "timeout": timedelta(seconds=_number(options, "timeout_s", TIMEOUT_S)),
+        "timeout": timedelta(seconds=WHOLE_S),
+        "read_timeout": timedelta(seconds=_number(options, "timeout_s", TIMEOUT_S)),
         "connect_timeout": timedelta(seconds=_number(options, "connect_timeout_s", CONNECT_TIMEOUT_S)),
         **rest.pop("client_options", {}),
     }

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import xarray as xr
+
+LOCAL_CACHE_BYTES = 10 * 1024**3
 
 LATER = {"mask", "mask_array", "shards"}
 """Columns of volumes that stores of the first versions lack, and that can be done without."""
@@ -65,6 +69,9 @@ class Catalog:
     """One row per volume, indexed by volume_id."""
     cache_bytes: int = 0
     """Most bytes of decoded chunks that its readers keep together for later batches; 0 keeps none."""
+    local_cache: Path | None = None
+    """Folder where its readers keep what they read of a bucket."""
+    local_cache_bytes: int = LOCAL_CACHE_BYTES
 
     # rows of a table become objects slowly, and a training loop asks for the same ones in every epoch
     _known: dict[str, Lesion] = field(default_factory=dict, init=False, repr=False)
@@ -76,7 +83,7 @@ class Catalog:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a copy in another process reads the tables itself: they are megabytes, the location is a path
-        return _open, (self.location, self.cache_bytes)
+        return _open, (self.location, self.cache_bytes, self.local_cache, self.local_cache_bytes)
 
     @cached_property
     def series(self) -> pd.DataFrame:
@@ -266,7 +273,7 @@ class Catalog:
         if missing:
             # zarr would give padding for a shard that is not there
             raise IntegrityError(f"{self.location.name}: {missing[0]} is missing; convert the volume again")
-        return self._open_group(layout.volume_key(volume_id))
+        return self._open_group(layout.volume_key(volume_id), (layout.KINDS[modality].array, *"zyx"))
 
     def mask(self, volume_id: str) -> xr.DataArray:
         """Open the instance mask of a volume with xarray, lazily.
@@ -291,7 +298,7 @@ class Catalog:
         dataset = self.volume(volume_id)
         if self.mask_array(volume_id) is None:
             raise NotFoundError(f"volume {volume_id} has no mask: its source gives none")
-        mask = self._open_group(f"{layout.volume_key(volume_id)}/{layout.MASK}")[layout.MASK_ARRAY]
+        mask = self._open_group(f"{layout.volume_key(volume_id)}/{layout.MASK}", [layout.MASK_ARRAY])[layout.MASK_ARRAY]
         return mask.rename("lesions").assign_coords(dataset.coords)
 
     def mask_array(self, volume_id: str) -> dict[str, Any] | None:
@@ -304,7 +311,9 @@ class Catalog:
     def mask_layout(self, volume_id: str) -> ArrayLayout | None:
         """Say how the mask of a volume is stored; None where it has none, or one that is left to zarr-python."""
         metadata = self.mask_array(volume_id)
-        return metadata and self._with_shards(parse_layout(metadata, layout.MASK_ARRAY), volume_id, "mask")
+        if metadata is None:
+            return None
+        return self._with_shards(parse_layout(metadata, layout.MASK_ARRAY), volume_id, "mask")
 
     def _with_shards(self, array: ArrayLayout | None, volume_id: str, name: str) -> ArrayLayout | None:
         """Add what the catalog knows of the objects of an array."""
@@ -313,19 +322,27 @@ class Catalog:
             return array
         shards = json.loads(str(self.volumes["shards"][volume_id]))
         objects = tuple((length, head) for length, head in shards.get(name, ()))
-        return replace(array, objects=objects, version=str(self.volumes[name][volume_id]))
+        return replace(
+            array, objects=objects, version=f"{self.volumes[name][volume_id]} {self.volumes['profile'][volume_id]}"
+        )
 
-    def _open_group(self, key: str) -> xr.Dataset:
+    def _open_group(self, key: str, names: Sequence[str]) -> xr.Dataset:
         import xarray as xr
 
-        dataset: xr.Dataset = xr.open_zarr(
-            self.location.zarr_store(), group=key, chunks=None, consolidated=False, zarr_format=3
-        )
+        from lesionzarr.store._members import KnownMembers
+
+        store = KnownMembers(self.location.zarr_store(), {key: names})
+        dataset: xr.Dataset = xr.open_zarr(store, group=key, chunks=None, consolidated=False, zarr_format=3)
         return dataset
 
 
 def open_catalog(
-    url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None, *, cache_bytes: int = 0
+    url: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    cache_bytes: int = 0,
+    local_cache: str | os.PathLike[str] | None = None,
+    local_cache_bytes: int = LOCAL_CACHE_BYTES,
 ) -> Catalog:
     """Open a store.
 
@@ -338,6 +355,11 @@ def open_catalog(
     cache_bytes
         Most bytes of decoded chunks that the readers of this catalog keep together for later batches. It pays where
         lesions of one volume are read again and again, as with several windows or random shifts.
+    local_cache
+        Folder where what is read of a bucket is kept for later, also for other processes; it has no use for a store in
+        a folder. Nothing else belongs into it.
+    local_cache_bytes
+        Most bytes of that folder; what was not used for longest is deleted.
 
     Returns
     -------
@@ -353,7 +375,9 @@ def open_catalog(
         The store cannot be reached, or has no catalog.
     """
     check_cache(cache_bytes)
-    return _open(open_location(url, storage_options), cache_bytes)
+    check_cache(local_cache_bytes)
+    folder = None if local_cache is None else Path(local_cache).absolute()
+    return _open(open_location(url, storage_options), cache_bytes, folder, local_cache_bytes)
 
 
 def check_cache(cache_bytes: int) -> None:
@@ -362,14 +386,24 @@ def check_cache(cache_bytes: int) -> None:
         raise SettingError(f"a cache of {cache_bytes} bytes: 0 keeps nothing, more keeps that much")
 
 
-def _open(location: Location, cache_bytes: int = 0) -> Catalog:
-    info = read_root(location)
+def _open(
+    location: Location,
+    cache_bytes: int = 0,
+    local_cache: Path | None = None,
+    local_cache_bytes: int = LOCAL_CACHE_BYTES,
+) -> Catalog:
+    with ThreadPoolExecutor(2) as pool:
+        # all three at once: of a bucket each is a round trip
+        tables = [
+            pool.submit(read_table, location, key, index)
+            for key, index in ((layout.LESIONS_TABLE, "lesion_id"), (layout.VOLUMES_TABLE, "volume_id"))
+        ]
+        info = read_root(location)
     if info is None:
         raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
     if info.get("kind") == "pack":
         raise SettingError(f"{location.name}: a pack; open it with lesionzarr.open_pack")
-    lesions = read_table(location, layout.LESIONS_TABLE, "lesion_id")
-    volumes = read_table(location, layout.VOLUMES_TABLE, "volume_id")
+    lesions, volumes = (table.result() for table in tables)
     if not {*VOLUMES.names} - LATER <= {*volumes, "volume_id"}:
         raise StoreError(f"{location.name}: its catalog is of an older lesionzarr; run `lesionzarr index`")
-    return Catalog(location, info, lesions, volumes, cache_bytes)
+    return Catalog(location, info, lesions, volumes, cache_bytes, local_cache, local_cache_bytes)

@@ -142,7 +142,8 @@ def write_pack(
     for number, group in enumerate(_grouped(blocks)):
         voxels = np.stack([block.voxels for block in group])
         shape = voxels.shape[1:]
-        shard = encode_shard(voxels, (SHARD_LESIONS, *shape), (1, *shape), FILL_HU, layout.pack_codecs(profile, shape)).data
+        codecs = layout.pack_codecs(profile, shape)
+        shard = encode_shard(voxels, (SHARD_LESIONS, *shape), (1, *shape), FILL_HU, codecs).data
         location.write(f"{key}/c/{number}/0/0/0", shard)
         rows += [_place(block) for block in group]
     metadata = layout.pack_metadata(len(rows), shape, SHARD_LESIONS, FILL_HU, profile)

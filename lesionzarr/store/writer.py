@@ -305,7 +305,9 @@ def _write_label_groups(location: Location, key: str, volume: Volume) -> None:
         _write_json(location, f"{key}/{name}/{layout.GROUP_FILE}", layout.group_metadata({"ome": attributes}))
 
 
-def _write_array(location: Location, key: str, volume: Volume, array: NDArray[Any], metadata: dict[str, Any]) -> Written:
+def _write_array(
+    location: Location, key: str, volume: Volume, array: NDArray[Any], metadata: dict[str, Any]
+) -> Written:
     """Write the shards of an array, then its metadata."""
     shard_shape, fill_value = layout.shard_shape(array.shape), metadata["fill_value"]
     codecs = metadata["codecs"][0]["configuration"]["codecs"]

@@ -917,6 +917,7 @@ GARBAGE = """
     import google_crc32c, numcodecs, numpy as np
     from hypothesis import given, settings, strategies as st
     from lesionzarr.errors import IntegrityError
+    from lesionzarr.readers._fetch import Fetcher, Regions
     from lesionzarr.store.arrays import parse_layout
     from lesionzarr.store._folder import Folder
 

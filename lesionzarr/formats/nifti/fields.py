@@ -42,6 +42,8 @@ FIELDS: dict[str, tuple[str, int]] = {
 """Format and offset of each field (``nifti1.h``)."""
 XFORMS = ("UNKNOWN", "SCANNER_ANAT", "ALIGNED_ANAT", "TALAIRACH", "MNI_152")
 """Words for the codes of qform and sform, after ``NIFTI_XFORM_``."""
+OF_FORM = {"qform_code": ("pixdim[0]", "quatern_", "qoffset_"), "sform_code": ("srow_",)}
+"""What begins the names of the fields that mean nothing where a code is 0."""
 
 
 def header_fields(head: bytes, name: str) -> dict[str, str]:
@@ -57,7 +59,8 @@ def header_fields(head: bytes, name: str) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        By the names that SimpleITK has for them, such as ``"dim[1]"`` and ``"srow_x"`` (four numbers).
+        By the names that SimpleITK has for them, such as ``"dim[1]"`` and ``"srow_x"`` (four numbers). As there, fields
+        of a qform or sform that does not count are 0, whatever the file has in them.
 
     Raises
     ------
@@ -68,8 +71,12 @@ def header_fields(head: bytes, name: str) -> dict[str, str]:
     if order is None or len(head) < NIFTI1.header_bytes:
         raise SourceError(f"{name}: no NIfTI-1 header; save the image as NIfTI-1", name)
     fields = {key: _text(struct.unpack_from(order + form, head, at)) for key, (form, at) in FIELDS.items()}
-    for key in ("qform_code", "sform_code"):
+    for key, starts in OF_FORM.items():
         code = int(fields[key])
+        if code <= 0:
+            fields |= {
+                name: " ".join("0" for _ in text.split()) for name, text in fields.items() if name.startswith(starts)
+            }
         fields[f"{key}_name"] = f"NIFTI_XFORM_{XFORMS[code] if 0 <= code < len(XFORMS) else XFORMS[0]}"
     return fields
 

@@ -21,8 +21,8 @@ from lesionzarr.samples import lung_pet_ct_dx, recist_dataset
 PAIRS = ("RL", "AP", "SI")
 ORDERS = ["".join(letters) for axes in itertools.permutations(PAIRS) for letters in itertools.product(*axes)]
 IMAGE, MASK = "ct_3mm_RAS_int16.nii.gz", "seg_3mm_RAS_uint8.nii.gz"
-NO_HEADER = ("ITK_", "qfac", "qto_xyz", "nifti_type")
-"""What SimpleITK tells beside the header, as its keys begin."""
+NO_HEADER = ("ITK_", "qfac", "qto_xyz", "nifti_type", "pixdim[0]")
+"""What SimpleITK tells beside the header, as its keys begin; pixdim[0] is 0 there, whatever the file has."""
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_metadata_of_a_store_is_that_of_its_export(run, store, tmp_path):
     assert len(told) == len(lesionzarr.open(store).volumes)
     for row in told:
         expected = header_of(tmp_path / "images" / row.pop("filename"))
-        assert row == expected
+        assert row == {**expected, "pixdim[0]": "1"}
 
 
 def test_metadata_of_files_is_what_upstreams_script_finds(run, data, store, tmp_path):
@@ -199,6 +199,35 @@ def test_metadata_of_files_is_what_upstreams_script_finds(run, data, store, tmp_
             sizes = [int(expected[f"dim[{n}]"]) for n in (2, 1, 3)]
             spacing = [float(expected[f"pixdim[{n}]"]) for n in (2, 1, 3)]
             assert table.loc[path.name].tolist() == [*sizes, *spacing]
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("codes", [(1, 0), (1, 2), (0, 4), (3, 1)], ids=["qform", "both", "mni", "other"])
+def test_header_fields_are_those_of_simpleitk(run, tmp_path, order, codes):
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), None, nibabel.Nifti1Header(endianness=order))
+    image.header.set_data_dtype(np.int16)
+    cos, sin = np.cos(0.3), np.sin(0.3)
+    affine = np.diag([0.7, 0.8, -2.5, 1])
+    affine[:3, :3] = [[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]] @ affine[:3, :3]
+    affine[:3, 3] = 10.125, -20, 1234.5678
+    image.header.set_qform(affine, code=codes[0])
+    image.header.set_sform(affine, code=codes[1])
+    image.header["descrip"] = b"dcm2niix v1"
+    image.header["xyzt_units"] = 2
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    code, out, _ = run("metadata", tmp_path, "--json")
+    (told,) = json.loads(out)
+    expected = header_of(tmp_path / "a.nii.gz")
+    assert code == 0
+    assert {key: told[key] for key in expected} == expected
+    assert (told["descrip"], told["pixdim[0]"]) == ("dcm2niix v1", "-1")
+
+
+def test_nifti_2_has_other_fields_and_is_told(run, store, tmp_path):
+    nibabel.save(nibabel.Nifti2Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), tmp_path / "a.nii")
+    code, out, err = run("metadata", tmp_path, "--json")
+    assert (code, json.loads(out)) == (1, [])
+    assert "a.nii: no NIfTI-1 header" in err
 
 
 def test_the_resolution_of_a_store_is_that_of_series_json(run, store, tmp_path):

@@ -42,7 +42,7 @@ FIELDS: dict[str, tuple[str, int]] = {
 """Format and offset of each field (``nifti1.h``)."""
 XFORMS = ("UNKNOWN", "SCANNER_ANAT", "ALIGNED_ANAT", "TALAIRACH", "MNI_152")
 """Words for the codes of qform and sform, after ``NIFTI_XFORM_``."""
-OF_FORM = {"qform_code": ("pixdim[0]", "quatern_", "qoffset_"), "sform_code": ("srow_",)}
+OF_FORM = {"qform_code": ("quatern_", "qoffset_"), "sform_code": ("srow_",)}
 """What begins the names of the fields that mean nothing where a code is 0."""
 
 
@@ -60,7 +60,8 @@ def header_fields(head: bytes, name: str) -> dict[str, str]:
     -------
     dict of str to str
         By the names that SimpleITK has for them, such as ``"dim[1]"`` and ``"srow_x"`` (four numbers). As there, fields
-        of a qform or sform that does not count are 0, whatever the file has in them.
+        of a qform or sform that does not count are 0, whatever the file has in them; ``"pixdim[0]"``, the sign of the
+        qform's third axis, is that of the file, where SimpleITK has 0.
 
     Raises
     ------

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "converters": VOCABULARY | {"formats", "annotations", "samples"},
     "readers": VOCABULARY | {"store", "_lazy"},
     "features": VOCABULARY | {"store", "readers"},
-    "export": VOCABULARY | {"formats", "store", "readers"},
+    "export": VOCABULARY | {"formats", "store", "readers", "features"},
 }
 """Rooms that may import anything are left out: the command line, the demo, the package's front."""
 

@@ -1,4 +1,4 @@
-"""``export`` and ``metadata``: volumes as NIfTI, and what their headers say."""
+"""``export`` and ``metadata``: volumes as NIfTI, and what their headers say; other formats are in their own files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from lesionzarr.cli._arguments import (
     open_store,
     storage_options,
 )
+from lesionzarr.cli._datasets import add_datasets
+from lesionzarr.cli._detection import add_detection
 from lesionzarr.cli._lesions import choose, for_each
 from lesionzarr.cli._print import print_issues
 from lesionzarr.errors import SettingError
 from lesionzarr.export import nifti
+from lesionzarr.export.dl_save_nifti import export_dl_nifti
 from lesionzarr.export.tables import to_text
 from lesionzarr.store.catalog import open_catalog
 from lesionzarr.window import OWN, resolve_window
@@ -27,11 +30,12 @@ if TYPE_CHECKING:
 
     from lesionzarr.store.catalog import Catalog
 
+ANATOMICAL, DL_SAVE_NIFTI = "anatomical", "dl-save-nifti"
 METADATA, RESOLUTION = "metadata.json", "resolution.csv"
 
 
 def add_export(commands: Any) -> None:
-    text = "write volumes in other formats"
+    text = "write volumes, key slices or crops in other formats"
     formats = commands.add_parser("export", help=text, description=text).add_subparsers(required=True, metavar="FORMAT")
     text = "write volumes as NIfTI, with their masks and labels on the same grid"
     parser = add_command(formats, "nifti", _export_nifti, text)
@@ -39,6 +43,13 @@ def add_export(commands: Any) -> None:
     parser.add_argument("volumes", nargs="*", metavar="VOLUME", help="volume ids; none for all")
     parser.add_argument("--query", metavar="TEXT", help="pandas query of lesions: the volumes that these lie in")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--convention",
+        choices=(ANATOMICAL, DL_SAVE_NIFTI),
+        default=ANATOMICAL,
+        help="axes: (x, y, z) in images/, with masks/ and labels/; or (row, column, slice) as DL_save_nifti.py of "
+        "DeepLesion, HU alone (default: %(default)s)",
+    )
     add_window(parser, many=False, default="none: HU as they are stored")
     parser.add_argument(
         "--windowed",
@@ -57,14 +68,21 @@ def add_export(commands: Any) -> None:
     parser.add_argument(
         "--dtype", choices=("uint8", "float32"), default="uint8", help="of grey levels (default: %(default)s)"
     )
+    add_detection(formats)
+    add_datasets(formats)
 
 
 def _export_nifti(arguments: argparse.Namespace) -> int:
     catalog = open_store(arguments)
+    upstream = arguments.convention == DL_SAVE_NIFTI
+    if upstream and arguments.window is not None:
+        raise SettingError(f"--convention {DL_SAVE_NIFTI} writes HU; leave --window out")
     if arguments.window not in {None, OWN}:
         resolve_window(arguments.window)
 
     def write(volume_id: str) -> list[Path]:
+        if upstream:
+            return export_dl_nifti(catalog, volume_id, arguments.output)
         return nifti.export_nifti(
             catalog,
             volume_id,

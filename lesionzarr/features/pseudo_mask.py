@@ -67,6 +67,36 @@ def pseudo_mask(recist: Recist, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return mask
 
 
+def pseudo_outline(recist: Recist, steps: int = 8) -> list[tuple[float, float]]:
+    """Give the outline of the quarter-ellipses as a polygon.
+
+    Parameters
+    ----------
+    recist
+        Axes on the slice, in pixels.
+    steps
+        Edges of each quarter.
+
+    Returns
+    -------
+    list of tuple
+        4 x `steps` points (x, y), from one end of the long axis round to it; pixel centres lie on whole numbers.
+
+    Raises
+    ------
+    GeometryError
+        As `pseudo_mask`.
+    """
+    (x, y), halves = _halves(recist)
+    ends = [halves[number] for number in (1, 3, 0, 2)]
+    points = []
+    for along, across in zip(ends, [*ends[1:], ends[0]], strict=True):
+        for step in range(steps):
+            cos, sin = math.cos(step / steps * math.pi / 2), math.sin(step / steps * math.pi / 2)
+            points.append((x + cos * along[0] + sin * across[0], y + cos * along[1] + sin * across[1]))
+    return points
+
+
 def _halves(recist: Recist) -> tuple[tuple[float, float], list[tuple[float, float]]]:
     """Give the crossing of the axes, (x, y), and the way from there to each of the four ends."""
     (ax, ay, bx, by), (cx, cy, dx, dy) = recist.axes

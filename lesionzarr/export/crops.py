@@ -1,9 +1,9 @@
 """Crops as Parquet, one row per lesion, for Hugging Face ``datasets`` and all else that reads Parquet.
 
 ``image`` is either an array (window, z, y, x), nested lists in the file and ``Array4D`` in ``datasets``; or a PNG,
-bytes in the file and ``Image`` in ``datasets``: slices side by side, one row of them per window. Beside it stand the columns
-of the lesion table, and ``origin``, the place in the volume, (z, y, x), of the first voxel of the image. The features
-are in the metadata of the schema, where ``datasets.load_dataset`` looks for them.
+bytes in the file and ``Image`` in ``datasets``: slices side by side, one row of them per window. Beside it stand the
+columns of the lesion table, and ``origin``, the place in the volume, (z, y, x), of the first voxel of the image. The
+features are in the metadata of the schema, where ``datasets.load_dataset`` looks for them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ FORMATS = (ARRAY, PNG)
 HU = "hu"
 """In place of windows: HU, int16."""
 GROUP_ROWS = 256
-GROUP_BYTES = 32 * 2**20
+GROUP_BYTES = 8 * 2**20
 """Most of both in a row group, which is what is in memory."""
+EXTENSION = "datasets.features.features.Array4DExtensionType"
 SPLITS = {"val": "validation"}
 """What ``datasets`` calls a split otherwise."""
 TYPES = {"str": "string", "int": "int64", "float": "float64", "bool": "bool"}
@@ -183,19 +184,26 @@ def _nested(images: np.ndarray[Any, Any]) -> pa.Array:
 
 
 def _schema(shape: tuple[int, ...], dtype: pa.DataType, image: str) -> pa.Schema:
-    stored = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    if image == ARRAY:
-        stored = dtype
-        for _ in shape:
-            stored = pa.list_(stored)
-    fields = [(name, ARROW[word]) for name, word in COLUMNS.items()]
+    fields = [pa.field(name, ARROW[word]) for name, word in COLUMNS.items()]
     features: dict[str, Any] = {name: _feature(word) for name, word in COLUMNS.items()}
     features["origin"] = _feature("tuple[float]")
     features["image"] = (
         {"_type": "Image"} if image == PNG else {"shape": list(shape), "dtype": str(dtype), "_type": "Array4D"}
     )
     told = json.dumps({"info": {"features": features}})
-    return pa.schema([*fields, ("origin", pa.list_(pa.float64())), ("image", stored)], metadata={"huggingface": told})
+    fields += [pa.field("origin", pa.list_(pa.float64())), _image_field(shape, dtype, image)]
+    return pa.schema(fields, metadata={"huggingface": told})
+
+
+def _image_field(shape: tuple[int, ...], dtype: pa.DataType, image: str) -> pa.Field:
+    if image == PNG:
+        return pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    stored = dtype
+    for _ in shape:
+        stored = pa.list_(stored)
+    # the extension type of datasets, which need not be installed; without it these are plain lists
+    told = json.dumps([list(shape), str(dtype)])
+    return pa.field("image", stored, metadata={"ARROW:extension:name": EXTENSION, "ARROW:extension:metadata": told})
 
 
 def _feature(word: str) -> dict[str, Any]:

@@ -36,6 +36,11 @@ LESION, TYPE = "lesion", "type"
 CLASSES = (LESION, TYPE)
 """What the classes of a detector are: one for all lesions, or one for each type."""
 UNKNOWN = "unknown"
+PLAIN = (
+    *("modality", "series_id", "slices", "rows", "columns", "first_slice", "last_slice"),
+    *("spacing_z_mm", "spacing_y_mm", "spacing_x_mm"),
+)
+"""Columns of volumes that key slices need."""
 UNSPLIT = "unsplit"
 """Folder or file of what the source puts into no split."""
 
@@ -105,17 +110,18 @@ def find_key_slices(catalog: Catalog, lesions: Iterable[Lesion]) -> tuple[list[K
     list of Issue
         Lesions without a position, outside of their image, or on PET; or in damaged volumes.
     """
+    volumes = _volumes(catalog)
     ordered = sorted(lesions, key=lambda lesion: (lesion.source_row is None, lesion.source_row or 0))
     found: dict[tuple[str, int], list[Finding]] = {}
     failed = []
     for order, lesion in enumerate(ordered):
         try:
-            z, box = _place(catalog, lesion)
+            z, box = _place(catalog, lesion, volumes[lesion.volume_id])
         except (GeometryError, SettingError, IntegrityError) as error:
             failed.append(lesion_issue(lesion, error))
             continue
         found.setdefault((lesion.volume_id, z), []).append(Finding(lesion, box, order))
-    return [_key_slice(catalog, *place, tuple(findings)) for place, findings in found.items()], failed
+    return [_key_slice(volumes[place[0]], *place, tuple(findings)) for place, findings in found.items()], failed
 
 
 def lesion_issue(lesion: Lesion, reason: object) -> Issue:
@@ -267,31 +273,39 @@ def _grey(hu: NDArray[Any], lesion: Lesion, window: WindowLike | None) -> NDArra
     return apply_window(hu, resolve_window(window, lesion.window))
 
 
-def _place(catalog: Catalog, lesion: Lesion) -> tuple[int, Box]:
+def _volumes(catalog: Catalog) -> dict[str, dict[str, Any]]:
+    """Give rows of the table of volumes as plain values: cell by cell pandas takes minutes for a large store."""
+    table = catalog.volumes[[*PLAIN]].astype(object)
+    rows: dict[Any, Any] = table.where(table.notna(), None).to_dict("index")
+    return rows
+
+
+def _place(catalog: Catalog, lesion: Lesion, volume: dict[str, Any]) -> tuple[int, Box]:
     """Give the row of a lesion's key slice, and its box there."""
     box = lesion.box
     if box is None:
         raise GeometryError("its key slice is not in the store, so it has no position")
-    if catalog.array(lesion.volume_id).modality != "CT":
+    if volume["modality"] != "CT":
         raise SettingError("it is on PET, of which no picture in HU can be made")
-    slices, rows, columns = catalog.grid(lesion.volume_id).shape
+    slices, rows, columns = volume["slices"], volume["rows"], volume["columns"]
     z = round(box.centre[0]) if lesion.key_z is None else lesion.key_z
     if not 0 <= z < slices:
         raise GeometryError(f"its key slice {z} is not among the {slices} of its volume")
-    mask = None if "slice_boxes" in lesion.extras else read_mask(catalog, lesion, z)
-    if mask is not None:
-        y, x = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-        box = Box(z, float(y[0]), float(x[0]), z, float(y[-1]), float(x[-1]))
-    for row, x0, y0, x1, y1 in lesion.extras.get("slice_boxes", ()):
-        if row == z:
-            box = Box(z, y0, x0, z, y1, x1)
+    drawn = [ends for row, *ends in lesion.extras.get("slice_boxes", ()) if row == z]
+    mask = None if drawn else read_mask(catalog, lesion, z)
+    if drawn:
+        x0, y0, x1, y1 = drawn[0]
+        box = Box(z, y0, x0, z, y1, x1)
+    elif mask is not None:
+        across, along = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (1, 0))
+        box = Box(z, across[0], along[0], z, across[-1], along[-1])
     clip_box(box, (rows, columns))
     return z, box
 
 
-def _key_slice(catalog: Catalog, volume_id: str, z: int, findings: tuple[Finding, ...]) -> KeySlice:
-    grid = catalog.grid(volume_id)
-    series, first, last = (catalog.volumes[name][volume_id] for name in ("series_id", "first_slice", "last_slice"))
-    numbered = volume_id == f"{series}_{first:03d}-{last:03d}"
-    folder, number = (str(series), int(first) + z) if numbered else (volume_id, z)
-    return KeySlice(volume_id, z, folder, number, grid.shape[1:], grid.spacing_mm, findings)
+def _key_slice(volume: dict[str, Any], volume_id: str, z: int, findings: tuple[Finding, ...]) -> KeySlice:
+    series, first = volume["series_id"], volume["first_slice"]
+    numbered = volume_id == f"{series}_{first:03d}-{volume['last_slice']:03d}"
+    folder, number = (series, first + z) if numbered else (volume_id, z)
+    z_mm, y_mm, x_mm = (volume[f"spacing_{axis}_mm"] for axis in "zyx")
+    return KeySlice(volume_id, z, folder, number, (volume["rows"], volume["columns"]), (z_mm, y_mm, x_mm), findings)

@@ -72,6 +72,17 @@ def test_the_commands_for_recist_dataset_run_on_a_dataset_of_the_same_layout(tmp
     capsys.readouterr()
 
 
+def test_the_exports_run_on_what_the_demo_leaves(demo, capsys):
+    (block,) = (block for block in blocks("sh") if "export croissant" in block)
+    for line in block.splitlines():
+        words = shlex.split(line)
+        assert words.pop(0) == "lesionzarr"
+        assert main(words) == 0, line
+    told = ("nifti/*.nii.gz", "coco/val.json", "yolo/data.yaml", "nnUNet_raw/*/dataset.json", "crops/data/*.parquet")
+    assert all(list(Path().glob(pattern)) for pattern in told)
+    capsys.readouterr()
+
+
 def test_what_the_picture_shows_is_there():
     for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
         assert (Path(__file__).parents[1] / path).exists(), path

@@ -1,1 +1,1 @@
-"""What leaves a store: pictures and tables."""
+"""What leaves a store: pictures, tables, and datasets of other tools."""

@@ -9,7 +9,7 @@ convention  bbox                                      what else
 ``mvp-net`` [x0, y0, x1 - x0, y1 - y0]                as ``deeplesion_val.json`` of urmagicsmine/MVP-Net: from 0, as
                                                       measured. Its ``area`` is x0 * height, a mistake that is kept,
                                                       so that both files are equal
-``raw``     [x0 + 1, y0 + 1, x1 - x0, y1 - y0]        as Ryoo72/DeepLesion (``coconize_me.py``) and TFDS: numbers of
+``raw``     [x0 + 1, y0 + 1, x1 - x0, y1 - y0]        as Ryoo72/DeepLesion (``coconize_me.py``): the numbers of
                                                       DL_info.csv, which count from 1
 ==========  ========================================  ============================================================
 

@@ -90,6 +90,9 @@ def export_nnunet(
     for volume_id, marked in by_volume.items():
         try:
             labels, left = _labels(catalog, volume_id, marked, names, pseudo_masks=pseudo_masks)
+            if len(left) == len(marked):
+                failed += left
+                continue
             part = "Ts" if marked[0].split == "test" else "Tr"
             files += _write(catalog, volume_id, labels, root, part)
         except (GeometryError, SettingError, IntegrityError) as error:

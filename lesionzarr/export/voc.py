@@ -2,7 +2,7 @@
 
 Corners are whole pixels with inclusive ends, those that the corners of the box lie in, cut off at the border of the
 image. The first pixel is 1, as in the VOC challenge; or 0, as labelImg and Lung-PET-CT-Dx write it, which is how
-`lesionzarr.formats.voc` takes the numbers.
+`lesionzarr.formats.voc` takes the numbers. What the source calls noisy is ``difficult``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lesionzarr.converters._base import load_converter
 from lesionzarr.converters._run import convert
 from lesionzarr.errors import SettingError
-from lesionzarr.export.pictures import caption, contact_sheet, draw_marks, enlarge, save
+from lesionzarr.export._marks import draw_marks
+from lesionzarr.export.pictures import caption, contact_sheet, enlarge, save
 from lesionzarr.readers.crop import CropReader
 from lesionzarr.readers.stack import StackReader
 from lesionzarr.store.catalog import open_catalog
@@ -94,7 +95,7 @@ def _clear(folder: Path) -> None:
 
 def _picture(crop: Crop) -> Image.Image:
     picture = enlarge(crop.image[0, crop.key_index or 0], 2)
-    draw_marks(picture, crop, 2)
+    draw_marks(picture, crop)
     return picture
 
 

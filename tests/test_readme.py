@@ -41,6 +41,7 @@ def test_the_quick_start_runs_on_a_dataset_of_the_same_layout(tmp_path, monkeypa
     assert Path("lung.csv").is_file()
     assert Path("000003_01_01_130_1.png").is_file()
     assert list(Path("key-slices").glob("*.png"))
+    assert list(Path("nifti").glob("images/*.nii.gz"))
     capsys.readouterr()
 
 
@@ -54,6 +55,20 @@ def test_the_commands_for_lung_pet_ct_dx_run_on_a_dataset_of_the_same_layout(tmp
         assert main(words) == 0, line
     assert Path("headers.parquet").is_file()
     assert list(Path("lung-pictures").glob("*_lesion1.png"))
+    capsys.readouterr()
+
+
+def test_the_commands_for_recist_dataset_run_on_a_dataset_of_the_same_layout(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    load_converter("recist-dataset").example(Path("Recist"), 0)
+    (block,) = (block for block in blocks("sh") if "convert recist-dataset" in block)
+    for line in block.splitlines():
+        words = shlex.split(line.replace("--workers 2", "--workers 1"), comments=True)
+        assert words.pop(0) == "lesionzarr"
+        assert main(words) == 0, line
+    assert len(list(Path("targets").glob("*.png"))) == 12 + 1
+    assert len(list(Path("windowed").glob("*/*"))) == 6 * 3
+    assert sorted(path.name for path in Path("metadata").iterdir()) == ["metadata.json", "resolution.csv"]
     capsys.readouterr()
 
 

@@ -49,9 +49,9 @@ def open_store(arguments: argparse.Namespace) -> Catalog:
     return open_catalog(arguments.store, storage_options(arguments, arguments.store))
 
 
-def add_window(parser: argparse.ArgumentParser, *, many: bool) -> None:
+def add_window(parser: argparse.ArgumentParser, *, many: bool, default: str = "the lesion's own") -> None:
     names = ", ".join([OWN, *PRESETS])
-    text = f"{names}, or low,high in HU as --window=-175,275 (default: the lesion's own)"
+    text = f"{names}, or low,high in HU as --window=-175,275 (default: {default})"
     if many:
         text += "; hu for HU in an NPY; may be repeated, one channel each"
     parser.add_argument("--window", type=_window, action="append" if many else "store", metavar="WINDOW", help=text)

@@ -48,10 +48,18 @@ def add_convert(commands: Any) -> None:
 
 
 def _add_setting(
-    parser: argparse.ArgumentParser, name: str, *, text: str, many: bool = False, flag: bool = False
+    parser: argparse.ArgumentParser,
+    name: str,
+    *,
+    text: str,
+    many: bool = False,
+    flag: bool = False,
+    number: int | None = None,
 ) -> None:
     if flag:
         parser.add_argument(name, action="store_true", default=None, help=text)
+    elif number is not None:
+        parser.add_argument(name, metavar="N", type=parse_positive, help=f"{text} (default: {number})")
     else:
         parser.add_argument(name, metavar="PATH", type=Path, nargs="+" if many else None, help=text)
 

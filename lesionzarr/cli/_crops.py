@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ from lesionzarr.cli._lesions import chosen, for_each, own_or_default
 from lesionzarr.errors import SettingError
 from lesionzarr.export import pictures
 from lesionzarr.export.pack import pack
+from lesionzarr.features.axes import METHODS
+from lesionzarr.features.measure import measure_mask
+from lesionzarr.features.store import measure_lesion
 from lesionzarr.readers.crop import CropReader
 from lesionzarr.store.layout import PROFILES
 from lesionzarr.window import OWN, resolve_window
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from lesionzarr.lesion import Lesion
 
 HU = "hu"
+MEASURED, GIVEN = "measured", "given"
 
 
 def add_crop(commands: Any) -> None:
@@ -58,7 +63,7 @@ def _crop(arguments: argparse.Namespace) -> int:
     # what is wrong with size or windows is said once, not for every lesion
     CropReader(catalog, size=arguments.size, window=[name for name in windows if name not in {None, HU}] or None)
 
-    def write(lesion: Lesion) -> Path:
+    def write(lesion: Lesion) -> list[Path]:
         window: Any = [own_or_default(lesion) if item is None else item for item in windows]
         reader = CropReader(catalog, size=arguments.size, window=None if HU in windows else window)
         crop = reader.read(lesion)
@@ -68,13 +73,14 @@ def _crop(arguments: argparse.Namespace) -> int:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, crop.image)
-        return path
+        return [path]
 
     return for_each(chosen(catalog, arguments), write, as_json=arguments.json)
 
 
 def add_render(commands: Any) -> None:
-    parser = add_command(commands, "render", _render, "draw key slices with box and RECIST axes, and a contact sheet")
+    text = "draw key slices with box or outline, both axes and their lengths, and a contact sheet"
+    parser = add_command(commands, "render", _render, text)
     add_store(parser)
     parser.add_argument("lesions", nargs="*", metavar="LESION", help="lesion ids; none for all")
     parser.add_argument("--query", metavar="TEXT", help="pandas query that chooses the lesions")
@@ -83,6 +89,15 @@ def add_render(commands: Any) -> None:
         "--size", type=parse_positive, metavar="N", help="pixels round the lesion (default: the whole slice)"
     )
     parser.add_argument("--scale", type=parse_positive, default=1, metavar="N", help="enlarge (default: %(default)s)")
+    parser.add_argument(
+        "--axes",
+        choices=(MEASURED, GIVEN),
+        help="measured on the mask, on the slice that RECIST 1.1 takes, or given by the source "
+        "(default: measured where there is a mask)",
+    )
+    parser.add_argument(
+        "--method", choices=tuple(METHODS), default="feret", help="of measured axes (default: %(default)s)"
+    )
     parser.add_argument(
         "--sheet", type=parse_count, default=64, metavar="N", help="lesions on contact-sheet.png (default: %(default)s)"
     )
@@ -93,18 +108,22 @@ def _render(arguments: argparse.Namespace) -> int:
     catalog = open_store(arguments)
     if arguments.window not in {None, OWN}:
         resolve_window(arguments.window)
+    measure = partial(measure_mask, method=arguments.method)
     sheet: list[tuple[Any, list[str]]] = []
 
-    def write(lesion: Lesion) -> Path:
+    def write(lesion: Lesion) -> list[Path]:
+        has_mask = lesion.mask_label is not None and catalog.mask_array(lesion.volume_id) is not None
+        if arguments.axes == MEASURED or (arguments.axes is None and has_mask):
+            lesion = measure_lesion(catalog, lesion, measure=measure)
         picture = pictures.render_lesion(
             catalog, lesion, window=arguments.window, size=arguments.size, scale=arguments.scale
         )
         if len(sheet) < arguments.sheet:
-            close = pictures.render_lesion(catalog, lesion, window=arguments.window, size=128, scale=2)
+            close = pictures.render_close(catalog, lesion, window=arguments.window)
             sheet.append((close, pictures.caption(lesion)))
         path: Path = arguments.output / f"{lesion.lesion_id}.png"
         pictures.save(picture, path)
-        return path
+        return [path]
 
     code = for_each(chosen(catalog, arguments), write, as_json=arguments.json)
     if sheet:

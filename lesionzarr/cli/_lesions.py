@@ -1,10 +1,10 @@
-"""Which lesions a command is about, and one file for each of them."""
+"""Which lesions a command is about, and files for each of them."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lesionzarr.errors import GeometryError, IntegrityError, SettingError
 from lesionzarr.export import pictures
@@ -12,13 +12,15 @@ from lesionzarr.window import OWN
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import pandas as pd
 
     from lesionzarr.lesion import Lesion
     from lesionzarr.store.catalog import Catalog
+
+Item = TypeVar("Item")
 
 
 def own_or_default(lesion: Lesion) -> str:
@@ -29,23 +31,23 @@ def choose(catalog: Catalog, query: str | None) -> pd.DataFrame:
     return catalog.lesions if query is None else catalog.select(query)
 
 
-def chosen(catalog: Catalog, arguments: argparse.Namespace) -> list[Lesion]:
+def chosen(catalog: Catalog, arguments: argparse.Namespace) -> dict[str, Lesion]:
     if arguments.lesions and arguments.query:
         raise SettingError("lesion ids and --query: give one of the two")
     ids = arguments.lesions or list(choose(catalog, arguments.query).index)
     if not ids:
         raise SettingError(f"--query {arguments.query}: no lesion is like that" if arguments.query else "no lesions")
-    return catalog.find_lesions(ids)
+    return {lesion.lesion_id: lesion for lesion in catalog.find_lesions(ids)}
 
 
-def for_each(lesions: list[Lesion], write: Callable[[Lesion], Path], *, as_json: bool) -> int:
-    """Write something per lesion; one that cannot be read is listed, and costs the others nothing."""
+def for_each(items: Mapping[str, Item], write: Callable[[Item], list[Path]], *, as_json: bool) -> int:
+    """Write something per item, by its name; one that cannot be read is listed, and costs the others nothing."""
     written, failed = [], []
-    for lesion in lesions:
+    for name, item in items.items():
         try:
-            written.append(str(write(lesion)))
+            written += [str(path) for path in write(item)]
         except (GeometryError, SettingError, IntegrityError) as error:
-            failed.append(f"{lesion.lesion_id}: {error}")
+            failed.append(f"{name}: {error}")
     if as_json:
         print(json.dumps({"written": written, "failed": failed}, indent=1))
     else:

@@ -82,6 +82,11 @@ def flag(text: str) -> Any:
     return field(default=False, metadata={"text": text, "flag": True})
 
 
+def number(text: str, default: int) -> Any:
+    """Declare a setting of a converter that is a whole number of at least 1; `text` as of `option`."""
+    return field(default=default, metadata={"text": text, "number": default})
+
+
 def converter_names() -> list[str]:
     """List the names of all installed converters, sorted."""
     return sorted(point.name for point in entry_points(group=GROUP))
@@ -112,7 +117,7 @@ def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Co
     source
         Folder of the dataset.
     options
-        Settings by name: a path, or several where the setting takes them.
+        Settings by name: a path, or several where the setting takes them; a flag or a number.
 
     Returns
     -------
@@ -123,14 +128,14 @@ def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Co
     NotFoundError
         No converter of that name.
     SettingError
-        A setting that it does not have.
+        A setting that it does not have, or a number below 1.
     """
     kind = load_converter(name)
     known = {item.name: item for item in fields(kind) if item.name != "source"}
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise SettingError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
-    settings = {key: _setting(value, **known[key].metadata) for key, value in options.items()}
+    settings = {key: _setting(key, value, **known[key].metadata) for key, value in options.items()}
     return kind(Path(source), **settings)
 
 
@@ -138,15 +143,23 @@ def describe(converter: Converter) -> dict[str, Any]:
     """Say for the provenance of a volume what made it: converter, flags, and names of the files that it was given."""
     settings: dict[str, Any] = {}
     for item in fields(converter):
-        if item.name != "source" and (value := getattr(converter, item.name)):
-            paths = [value] if isinstance(value, Path) else value
-            settings[item.name] = True if value is True else [path.name for path in paths]
+        value = getattr(converter, item.name)
+        if item.name == "source" or not value or value == item.metadata.get("number"):
+            continue
+        paths = [value] if isinstance(value, Path) else value
+        settings[item.name] = value if isinstance(value, int) else [path.name for path in paths]
     return {"converter": converter.name, "settings": settings}
 
 
-def _setting(value: Any, *, many: bool = False, flag: bool = False, **_: Any) -> Any:
+def _setting(
+    name: str, value: Any, *, many: bool = False, flag: bool = False, number: int | None = None, **_: Any
+) -> Any:
     if flag:
         return bool(value)
+    if number is not None:
+        if not isinstance(value, int) or value < 1:
+            raise SettingError(f"{name} {value!r}: a whole number of at least 1 is needed")
+        return value
     if many:
         return tuple(map(Path, [value] if isinstance(value, (str, Path)) else value or ()))
     return None if value is None else Path(value)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lesionzarr import samples
 from lesionzarr.annotations.recist_labels import parse_labels
-from lesionzarr.converters._base import flag, option
+from lesionzarr.converters._base import flag, number, option
 from lesionzarr.converters._recist_files import NIFTI, find_files
 from lesionzarr.converters._recist_lesions import Marked, Place, make_lesions, mask_issues
 from lesionzarr.converters._recist_tables import WINDOWS, read_tables
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 DICOM_FOLDERS = ("images/dicom", "CT")
 """Where ``raw`` and the release on TCIA have their series."""
-MASK_RULE = f"objects of {NEIGHBOURS} neighbours, at least {LEAST_VOXELS} voxels and {LEAST_SLICES} slices"
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,9 @@ class RecistDataset:
 
     source: Path
     dicom: Path | None = option("folder or zip of the DICOM series, if it is not SOURCE/images/dicom or SOURCE/CT")
-    instances: bool = flag("masks hold categories: make an instance of every object of at least 50 voxels, 2 slices")
+    instances: bool = flag("masks hold categories: make an instance of every connected object (26 neighbours)")
+    min_voxels: int = number("with --instances: voxels of an object, at least", LEAST_VOXELS)
+    min_slices: int = number("with --instances: slices of an object, at least", LEAST_SLICES)
     keep_headers: bool = flag("store the full DICOM headers too, as DICOM JSON; nothing in them is de-identified")
 
     name: ClassVar[str] = "recist-dataset"
@@ -157,7 +158,7 @@ class RecistDataset:
         if not volume.mask_files:
             return None
         mask = read_nifti_mask(volume.mask_files[0], volume.grid)
-        return split_instances(mask)[0] if volume.mask_rule else mask
+        return self._split(mask)[0] if volume.mask_rule else mask
 
     def read_headers(self, volume: Volume) -> dict[str, Any]:
         """Read the full headers of a DICOM series: those in common, and for each file what differs."""
@@ -209,9 +210,11 @@ class RecistDataset:
         labels = _read_labels(files, found)
         if not self.instances:
             return Marked(find_instances(mask), labels)
-        instances, categories, removed = split_instances(mask)
+        instances, categories, removed = self._split(mask)
         if removed:
-            text = f"{files.stem}: {removed} objects are smaller than {LEAST_VOXELS} voxels or {LEAST_SLICES} slices"
+            text = (
+                f"{files.stem}: {removed} objects are smaller than {self.min_voxels} voxels or {self.min_slices} slices"
+            )
             found.issues.append(Issue("small-objects", files.stem, files.masks.name, f"{text}; they are left out"))
         return Marked(find_instances(instances), labels, categories)
 
@@ -237,8 +240,16 @@ class RecistDataset:
             frames=image.stack.frames if image.stack else None,
             keeps_headers=self.keep_headers and image.stack is not None,
             mask_files=(mask,) if mask else (),
-            mask_rule=MASK_RULE if mask and self.instances else "",
+            mask_rule=self._rule if mask and self.instances else "",
         )
+
+    @property
+    def _rule(self) -> str:
+        """How masks are split; part of what tells whether a volume has to be made anew."""
+        return f"objects of {NEIGHBOURS} neighbours, at least {self.min_voxels} voxels and {self.min_slices} slices"
+
+    def _split(self, mask: NDArray[Any]) -> tuple[NDArray[Any], dict[int, int], int]:
+        return split_instances(mask, self.min_voxels, self.min_slices)
 
 
 def _is_dicom(volume: Volume) -> bool:

@@ -1,6 +1,7 @@
-"""Pictures of lesions: key slices with box and RECIST axes, contact sheets, crops as mosaics.
+"""Pictures of lesions: key slices with box or outline and RECIST axes, contact sheets, crops as mosaics.
 
-The equivalent of DeepLesion's Key_slices: the lesion's own window, the box, the long and the short axis.
+The equivalent of DeepLesion's Key_slices, and of the target ROIs of recist-dataset (``extract_target_rois.py``): the
+lesion's own window, the box or the outline of the mask, the long and the short axis with their lengths.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from lesionzarr.geometry import Box
+from lesionzarr.export._marks import draw_marks
+from lesionzarr.geometry import Region
+from lesionzarr.readers._zarr import read_region
 from lesionzarr.readers.stack import StackReader
+from lesionzarr.store.layout import MASK, MASK_ARRAY
 from lesionzarr.window import OWN
 
 if TYPE_CHECKING:
@@ -26,13 +30,12 @@ if TYPE_CHECKING:
     from lesionzarr.store.catalog import Catalog
     from lesionzarr.window import WindowLike
 
-BOX_COLOUR = (255, 214, 10)
-LONG_COLOUR = (255, 69, 58)
-SHORT_COLOUR = (100, 210, 255)
 PAPER = (20, 20, 22)
 INK = (235, 235, 240)
 FALLBACK = "soft-tissue"
 """Window of a lesion whose source gives none."""
+CLOSE_PIXELS, CLOSE_MM = 256, 60.0
+"""Width of a close-up in pixels of the picture, and the least that it shows."""
 
 
 def render_lesion(
@@ -43,6 +46,7 @@ def render_lesion(
     size: int | None = None,
     scale: int = 1,
     marks: bool = True,
+    lengths: bool = True,
 ) -> Image.Image:
     """Draw the key slice of a lesion.
 
@@ -51,15 +55,19 @@ def render_lesion(
     catalog
         The store.
     lesion
-        A lesion with a key slice.
+        A lesion with a key slice. To draw what its mask measures, pass what `lesionzarr.features.store.measure_lesion`
+        makes of it.
     window
         Grey-level window; None for the lesion's own, or soft tissue where it has none.
     size
         Rows and columns round the lesion, in pixels of the slice; None for the whole slice.
     scale
-        Pixels of the picture per pixel of the slice.
+        Pixels of the picture per pixel of the slice, along the axis on which pixels are closer together; along the
+        other there are more, so that shapes are right.
     marks
-        Draw the box and the RECIST axes.
+        Draw the RECIST axes, and the outline of the lesion's mask, or its box where it has none.
+    lengths
+        With the marks, write the lengths of the axes beside the lesion.
 
     Returns
     -------
@@ -70,34 +78,54 @@ def render_lesion(
     ------
     GeometryError
         The lesion's key slice is not in the store.
+    IntegrityError
+        The volume or its mask is damaged.
     """
     if window is None:
         window = OWN if lesion.window else FALLBACK
     reader = StackReader(catalog, slices=1, window=window, size=None if size is None else (size, size))
     crop = reader.read(lesion)
-    picture = enlarge(crop.image[0, 0], scale)
+    _, y_mm, x_mm = crop.spacing_mm
+    picture = enlarge(crop.image[0, 0], scale, y_mm / x_mm)
     if marks:
-        draw_marks(picture, crop, scale)
+        draw_marks(picture, crop, mask=_mask_of_key_slice(catalog, crop), lengths=lengths)
     return picture
 
 
-def enlarge(grey: NDArray[np.uint8], scale: int) -> Image.Image:
-    """Turn a grey image into an RGB picture, each pixel `scale` pixels wide."""
-    return Image.fromarray(np.kron(grey, np.ones((scale, scale), dtype=np.uint8))).convert("RGB")
+def render_close(catalog: Catalog, lesion: Lesion, *, window: WindowLike | None = None) -> Image.Image:
+    """Draw a lesion and what is round it, for a contact sheet; parameters and errors as of `render_lesion`.
+
+    It shows 60 mm at least, and all of the lesion.
+    """
+    spacing = catalog.grid(lesion.volume_id).spacing_mm[1:]
+    box = lesion.box
+    extent = 0.0 if box is None else 1.25 * max(box.x1 - box.x0, box.y1 - box.y0)
+    least = max(CLOSE_MM / min(spacing), extent)
+    scale = next((scale for scale in (8, 4, 2) if CLOSE_PIXELS / scale >= least), 1)
+    size = max(CLOSE_PIXELS // scale, math.ceil(extent))
+    return render_lesion(catalog, lesion, window=window, size=size, scale=scale, lengths=False)
 
 
-def draw_marks(picture: Image.Image, crop: Crop, scale: int) -> None:
-    """Draw box and RECIST axes of a crop into a picture of its key slice: the slice's own box, if it has one."""
-    pen = ImageDraw.Draw(picture)
-    width = max(1, scale // 2)
-    box = _box_of_key_slice(crop) or crop.box
-    if box:
-        # ends are inclusive and lie on pixel centres
-        corners = [(box.x0, box.y0), (box.x1, box.y1)]
-        pen.rectangle([_at(x, y, scale) for x, y in corners], outline=BOX_COLOUR, width=width)
-    if crop.recist:
-        for (x0, y0, x1, y1), colour in zip(crop.recist.axes, (LONG_COLOUR, SHORT_COLOUR), strict=True):
-            pen.line([_at(x0, y0, scale), _at(x1, y1, scale)], fill=colour, width=width)
+def enlarge(grey: NDArray[np.uint8], scale: int, aspect: float = 1.0) -> Image.Image:
+    """Turn a grey image into an RGB picture.
+
+    Parameters
+    ----------
+    grey
+        (y, x).
+    scale
+        Pixels of the picture per pixel, along the axis on which pixels are closer together.
+    aspect
+        Height of a pixel by its width.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB.
+    """
+    rows, columns = grey.shape
+    size = round(columns * scale * max(1.0, 1 / aspect)), round(rows * scale * max(1.0, aspect))
+    return Image.fromarray(grey).resize(size, Image.Resampling.NEAREST).convert("RGB")
 
 
 def contact_sheet(
@@ -112,7 +140,7 @@ def contact_sheet(
     columns
         Pictures in a row, at most.
     tile
-        Width and height of each in pixels; a picture of another size is scaled to fit.
+        Width and height of each in pixels; a picture of another size is scaled to fit, its shape is kept.
 
     Returns
     -------
@@ -130,8 +158,8 @@ def contact_sheet(
     font = ImageFont.load_default(size=12)
     for i, (picture, caption) in enumerate(items):
         left, top = gap + i % columns * (tile + gap), gap + i // columns * cell
-        fitted = picture.resize((tile, tile), Image.Resampling.BICUBIC) if picture.size != (tile, tile) else picture
-        sheet.paste(fitted, (left, top))
+        fitted = ImageOps.contain(picture, (tile, tile), Image.Resampling.BICUBIC)
+        sheet.paste(fitted, (left + (tile - fitted.width) // 2, top + (tile - fitted.height) // 2))
         for n, line in enumerate(caption):
             pen.text((left, top + tile + n * line_height), _fit(line, tile, font), fill=INK, font=font)
     return sheet
@@ -169,12 +197,19 @@ def save(picture: Image.Image, path: Path) -> None:
     picture.save(path, format="PNG")
 
 
-def _box_of_key_slice(crop: Crop) -> Box | None:
-    """Give the box that was drawn on the key slice itself, in voxels of the image."""
-    for row, x0, y0, x1, y1 in crop.lesion.extras.get("slice_boxes", ()):
-        if row == crop.lesion.key_z:
-            return Box(*crop.from_volume((row, y0, x0)), *crop.from_volume((row, y1, x1)))
-    return None
+def _mask_of_key_slice(catalog: Catalog, crop: Crop) -> NDArray[np.bool_] | None:
+    """Give the pixels of a crop that are the lesion's; None where there is no mask of it."""
+    label, volume_id = crop.lesion.mask_label, crop.lesion.volume_id
+    if label is None or crop.lesion.key_z is None or catalog.mask_array(volume_id) is None:
+        return None
+    rows, columns = crop.image.shape[2:]
+    _, depth_y, depth_x = crop.grid.shape
+    z, y, x = crop.lesion.key_z, round(crop.origin[1]), round(crop.origin[2])
+    inside = Region((z, max(y, 0), max(x, 0)), (z + 1, min(y + rows, depth_y), min(x + columns, depth_x)))
+    mask = np.zeros((rows, columns), dtype=np.bool_)
+    found = read_region(catalog.location, f"{volume_id}/{MASK}", inside, MASK_ARRAY)[0] == label
+    mask[inside.start[1] - y : inside.stop[1] - y, inside.start[2] - x : inside.stop[2] - x] = found
+    return mask
 
 
 def _fit(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
@@ -184,7 +219,3 @@ def _fit(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFo
         kept -= 1
         fitted = f"{line[: (kept + 1) // 2]}...{line[-(kept // 2) :]}"
     return fitted
-
-
-def _at(x: float, y: float, scale: int) -> tuple[float, float]:
-    return (x + 0.5) * scale, (y + 0.5) * scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,14 +67,49 @@ def features_of_store(
     return frame.astype(whole | decimal | text)
 
 
+def measure_lesion(
+    catalog: Catalog, lesion: Lesion, *, read: ReadRegion | None = None, measure: Measure = measure_mask
+) -> Lesion:
+    """Put what is measured on the mask of a lesion in place of what its source says.
+
+    Parameters
+    ----------
+    catalog
+        The store.
+    lesion
+        With a value in the mask of its volume.
+    read, measure
+        As of `features_of_store`.
+
+    Returns
+    -------
+    Lesion
+        With another key slice (the one that was measured on), box, axes and lengths; these are named in ``derived``.
+
+    Raises
+    ------
+    GeometryError
+        The lesion has no value in a mask, or the mask has no such value.
+    IntegrityError
+        The volume or its mask is damaged.
+    """
+    if lesion.mask_label is None or catalog.mask_array(lesion.volume_id) is None:
+        raise GeometryError(f"lesion {lesion.lesion_id}: there is no mask of it to measure")
+    read = read or (lambda volume_id, region: _read_stored(catalog, volume_id, region))
+    measured, start = _measure(lesion, catalog.grid(lesion.volume_id), read, measure)
+    key_z = measured.key_z + start[0]
+    values = {**_place(measured, start), "key_z": key_z, "long_mm": measured.long_mm, "short_mm": measured.short_mm}
+    values["recist"] = values["recist"] and tuple(values["recist"])
+    if key_z != lesion.key_z:
+        values["key_slice"] = None
+    return replace(lesion, **values, derived=tuple(dict.fromkeys([*lesion.derived, *values])))
+
+
 def _row(lesion: Lesion, catalog: Catalog, read: ReadRegion, measure: Measure) -> dict[str, Any]:
     try:
         measured, start = _measure(lesion, catalog.grid(lesion.volume_id), read, measure)
     except LesionzarrError as error:
         return {"filename": lesion.volume_id, "label_value": lesion.mask_label, "fault": str(error)}
-    box = measured.box.shift(*start)
-    mark = measured.recist and measured.recist.shift(*start[1:])
-    ends = None if mark is None else [end for axis in mark.axes for end in axis]
     description = lesion.extras.get("label") or lesion.type
     row = feature_row(
         measured,
@@ -82,8 +118,16 @@ def _row(lesion: Lesion, catalog: Catalog, read: ReadRegion, measure: Measure) -
         description=description,
         subset=lesion.split,
     )
-    place = dict(zip(PLACE, (box.x0, box.y0, box.x1, box.y1, box.z0, box.z1, ends), strict=True))
+    place = _place(measured, start)
     return {**row, "major_axis_slice_idx": measured.key_z + start[0], **place}
+
+
+def _place(measured: Measurement, start: tuple[int, int, int]) -> dict[str, Any]:
+    """Give box and axes in the volume, by `PLACE`."""
+    box = measured.box.shift(*start)
+    mark = measured.recist and measured.recist.shift(*start[1:])
+    ends = None if mark is None else [end for axis in mark.axes for end in axis]
+    return dict(zip(PLACE, (box.x0, box.y0, box.x1, box.y1, box.z0, box.z1, ends), strict=True))
 
 
 def _measure(

@@ -1,0 +1,123 @@
+"""What is drawn on the key slice of a lesion: the outline of its mask or its box, both axes, and their lengths."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from lesionzarr.geometry import Box
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lesionzarr.readers.batch import Crop
+
+BOX_COLOUR = (255, 214, 10)
+OUTLINE_COLOUR = (48, 209, 88)
+LONG_COLOUR = (255, 69, 58)
+SHORT_COLOUR = (100, 210, 255)
+PLATE = (20, 20, 22)
+PLATE_SHARE = 0.8
+"""How much of the picture the plate under the lengths hides."""
+GAP = 6
+"""Pixels between a lesion and the lengths beside it."""
+WIDEST = 2
+"""Pixels of a line, at most."""
+FONT_SIZES = (11, 22)
+
+
+def draw_marks(
+    picture: Image.Image, crop: Crop, *, mask: NDArray[np.bool_] | None = None, lengths: bool = False
+) -> None:
+    """Draw the marks of a lesion into a picture of its key slice.
+
+    Parameters
+    ----------
+    picture
+        RGB, of the rows and columns of `crop`, enlarged.
+    crop
+        The lesion. Its axes are drawn, and where there is no `mask` its box: that of the key slice itself, if it has
+        one.
+    mask
+        (y, x), the pixels of the crop that belong to the lesion: their outline is drawn inside of them.
+    lengths
+        Write the lengths of the axes beside the lesion, as far as they are known.
+    """
+    scale = picture.width / crop.image.shape[3], picture.height / crop.image.shape[2]
+    width = min(max(1, int(min(scale)) // 2), WIDEST)
+    pen = ImageDraw.Draw(picture)
+    box = _box_of_key_slice(crop) or crop.box
+    if mask is not None:
+        picture.paste(OUTLINE_COLOUR, mask=Image.fromarray(_outline(mask, picture.size, width)))
+    elif box:
+        # ends are inclusive and lie on pixel centres
+        pen.rectangle([_at(box.x0, box.y0, scale), _at(box.x1, box.y1, scale)], outline=BOX_COLOUR, width=width)
+    if crop.recist:
+        for (x0, y0, x1, y1), colour in zip(crop.recist.axes, (LONG_COLOUR, SHORT_COLOUR), strict=True):
+            pen.line([_at(x0, y0, scale), _at(x1, y1, scale)], fill=colour, width=width)
+    if lengths:
+        _write_lengths(picture, crop, box, scale)
+
+
+def _outline(mask: NDArray[np.bool_], size: tuple[int, int], width: int) -> NDArray[np.bool_]:
+    """Give the outermost pixels of a mask that is enlarged to so many columns and rows."""
+    large = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    inner = np.pad(large, 1)
+    for _ in range(width):
+        inner[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+    edge: NDArray[np.bool_] = large & ~inner[1:-1, 1:-1]
+    return edge
+
+
+def _write_lengths(picture: Image.Image, crop: Crop, box: Box | None, scale: tuple[float, float]) -> None:
+    """Write the lengths beside the lesion, or below or above it where they do not fit there."""
+    known = (("long", crop.lesion.long_mm, LONG_COLOUR), ("short", crop.lesion.short_mm, SHORT_COLOUR))
+    lines = [(f"{name} {length:.1f} mm", colour) for name, length, colour in known if length is not None]
+    places = [_at(x, y, scale) for axis in (crop.recist.axes if crop.recist else ()) for x, y in (axis[:2], axis[2:])]
+    if box:
+        places += [_at(box.x0, box.y0, scale), _at(box.x1, box.y1, scale)]
+    if not lines or not places:
+        return
+    font = ImageFont.load_default(size=min(max(min(picture.size) // 28, FONT_SIZES[0]), FONT_SIZES[1]))
+    bounds = [font.getbbox(text) for text, _ in lines]
+    line_height = int(max(bottom for _, _, _, bottom in bounds)) + 2
+    width, height = int(max(right for _, _, right, _ in bounds)) + GAP, len(lines) * line_height + GAP // 2
+    left, top = _free_place(picture.size, (width, height), places)
+    place = (left, top, left + width, top + height)
+    under = picture.crop(place)
+    picture.paste(Image.blend(under, Image.new("RGB", under.size, PLATE), PLATE_SHARE), (left, top))
+    pen = ImageDraw.Draw(picture)
+    for number, (text, colour) in enumerate(lines):
+        pen.text((left + GAP // 2, top + number * line_height), text, fill=colour, font=font)
+
+
+def _free_place(size: tuple[int, int], text: tuple[int, int], places: list[tuple[float, float]]) -> tuple[int, int]:
+    """Find where a text of that size covers none of the places: to the right, left, below, above, else the corner."""
+    low, high = ([int(end(axis)) for axis in zip(*places, strict=True)] for end in (min, max))
+    beside = [min(max((low[n] + high[n] - text[n]) // 2, 0), max(size[n] - text[n], 0)) for n in (0, 1)]
+    candidates = (
+        (high[0] + GAP, beside[1]),
+        (low[0] - GAP - text[0], beside[1]),
+        (beside[0], high[1] + GAP),
+        (beside[0], low[1] - GAP - text[1]),
+    )
+    fitting = (
+        (left, top)
+        for left, top in candidates
+        if left >= 0 and top >= 0 and left + text[0] <= size[0] and top + text[1] <= size[1]
+    )
+    return next(fitting, (0, 0))
+
+
+def _box_of_key_slice(crop: Crop) -> Box | None:
+    """Give the box that was drawn on the key slice itself, in voxels of the image."""
+    for row, x0, y0, x1, y1 in crop.lesion.extras.get("slice_boxes", ()):
+        if row == crop.lesion.key_z:
+            return Box(*crop.from_volume((row, y0, x0)), *crop.from_volume((row, y1, x1)))
+    return None
+
+
+def _at(x: float, y: float, scale: tuple[float, float]) -> tuple[float, float]:
+    return (x + 0.5) * scale[0], (y + 0.5) * scale[1]

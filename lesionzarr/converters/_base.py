@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from lesionzarr.errors import SettingError, not_found
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from lesionzarr.series import Scan, Volume
+    from lesionzarr.source import SourcePath
 
 GROUP = "lesionzarr.converters"
 
@@ -25,8 +28,8 @@ GROUP = "lesionzarr.converters"
 class Converter(Protocol):
     """The contract of a dataset."""
 
-    source: Path
-    """Folder of the dataset."""
+    source: SourcePath
+    """Folder of the dataset; what is behind a URL has those verbs of a path that reading takes."""
 
     name: ClassVar[str]
     """Name on the command line and in the store."""
@@ -102,7 +105,9 @@ def load_converter(name: str) -> type[Converter]:
     raise not_found("converter", name, converter_names())
 
 
-def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Converter:
+def make_converter(
+    name: str, source: Path | str, options: dict[str, Any], place: Callable[[Path | str], SourcePath] = Path
+) -> Converter:
     """Make a converter with its settings.
 
     Parameters
@@ -113,6 +118,8 @@ def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Co
         Folder of the dataset.
     options
         Settings by name: a path, or several where the setting takes them.
+    place
+        Makes what is read of a path or URL.
 
     Returns
     -------
@@ -130,8 +137,8 @@ def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Co
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise SettingError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
-    settings = {key: _setting(value, **known[key].metadata) for key, value in options.items()}
-    return kind(Path(source), **settings)
+    settings = {key: _setting(value, place, **known[key].metadata) for key, value in options.items()}
+    return kind(place(source), **settings)
 
 
 def describe(converter: Converter) -> dict[str, Any]:
@@ -139,14 +146,16 @@ def describe(converter: Converter) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for item in fields(converter):
         if item.name != "source" and (value := getattr(converter, item.name)):
-            paths = [value] if isinstance(value, Path) else value
+            paths = value if isinstance(value, tuple) else [value]
             settings[item.name] = True if value is True else [path.name for path in paths]
     return {"converter": converter.name, "settings": settings}
 
 
-def _setting(value: Any, *, many: bool = False, flag: bool = False, **_: Any) -> Any:
+def _setting(
+    value: Any, place: Callable[[Path | str], SourcePath], *, many: bool = False, flag: bool = False, **_: Any
+) -> Any:
     if flag:
         return bool(value)
     if many:
-        return tuple(map(Path, [value] if isinstance(value, (str, Path)) else value or ()))
-    return None if value is None else Path(value)
+        return tuple(map(place, [value] if isinstance(value, (str, Path)) else value or ()))
+    return None if value is None else place(value)

@@ -257,7 +257,7 @@ def _provenance(volume: Volume, made_by: dict[str, Any], profile: str, checksums
         "profile": profile,
         "fingerprint": volume.fingerprint,
         **checksums,
-        "roots": sorted({PurePath(file.root).name for file in files}),
+        "roots": sorted({PurePath(str(file.root)).name for file in files}),
         "files": [file.name for file in files],
         "file_bytes": [file.size for file in files],
     }

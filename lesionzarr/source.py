@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lesionzarr.errors import SourceError, StoreError
+from lesionzarr.errors import SourceError, StoreError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,10 @@ class Objects(Protocol):
 
 @dataclass(frozen=True)
 class Remote:
-    """A file, a zip or a folder behind a URL. What ends in ``.zip`` is taken for a zip, without asking."""
+    """A file, a zip or a folder behind a URL. What ends in ``.zip`` is taken for a zip, without asking.
+
+    What cannot be reached is an UnreachableError, a folder that the server does not list a SourceError.
+    """
 
     objects: Objects
     key: str = ""
@@ -99,14 +102,14 @@ class Remote:
 
     def is_file(self) -> bool:
         """Tell whether there is an object."""
-        return bool(self.key) and (self.state or self.objects.stat(self.key)) is not None
+        return bool(self.key) and self._stat() is not None
 
     def is_dir(self) -> bool:
-        """Tell whether there is anything under it; SourceError where that cannot be listed."""
+        """Tell whether there is anything under it."""
         return not self.is_zip and next(self.files(), None) is not None
 
     def glob(self, pattern: str) -> Iterator[Remote]:
-        """List what is directly under it by name; SourceError where that cannot be listed."""
+        """List what is directly under it by name."""
         if self.is_zip:
             return
         with self._listing():
@@ -116,7 +119,7 @@ class Remote:
                 yield Remote(self.objects, key, state)
 
     def files(self) -> Iterator[tuple[str, Stat]]:
-        """List every file under it by its name there; SourceError where that cannot be listed."""
+        """List every file under it by its name there."""
         start = len(self.key) + 1 if self.key else 0
         with self._listing():
             for key, state in self.objects.walk(self.key):
@@ -124,7 +127,8 @@ class Remote:
 
     def read_bytes(self) -> bytes:
         """Read it whole."""
-        data = self.objects.read(self.key)
+        with _reached():
+            data = self.objects.read(self.key)
         if data is None:
             raise self._absent()
         return data
@@ -135,14 +139,15 @@ class Remote:
 
     def read_range(self, offset: int, length: int) -> bytes:
         """Read a part of it, less where it ends before."""
-        data = self.objects.read_range(self.key, offset, length) if length else b""
+        with _reached():
+            data = self.objects.read_range(self.key, offset, length) if length else b""
         if data is None:
             raise self._absent()
         return data
 
     def pinned(self) -> Remote:
         """Give it as it is now."""
-        state = self.state or self.objects.stat(self.key)
+        state = self._stat()
         if state is None:
             raise self._absent()
         return Remote(self.objects, self.key, state)
@@ -151,18 +156,31 @@ class Remote:
         """Open it for reading bytes."""
         return RangeReader(self.pinned())
 
+    def _stat(self) -> Stat | None:
+        with _reached():
+            return self.state or self.objects.stat(self.key)
+
     def _absent(self) -> FileNotFoundError:
         return FileNotFoundError(errno.ENOENT, "no such object", str(self))
 
     @contextmanager
     def _listing(self) -> Iterator[None]:
         try:
-            yield
-        except StoreError as error:
+            with _reached():
+                yield
+        except UnreachableError as error:
             if not self.objects.url.startswith("http"):
                 raise
             text = f"{self}: a folder cannot be listed over HTTP; name zips, and each further file by its option"
             raise SourceError(f"{text} ({error})") from error
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise UnreachableError(str(error)) from error
 
 
 class RangeReader(io.RawIOBase):
@@ -183,6 +201,7 @@ class RangeReader(io.RawIOBase):
     def __init__(self, remote: Remote, head: bytes = b"", first: int = FIRST_BYTES) -> None:
         super().__init__()
         self._remote, self._first, self._position = remote, first, 0
+        self.name = remote.name
         self._size = remote.state[0] if remote.state else 0
         self._range = _Range(head, first)
 

@@ -136,7 +136,9 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     SourceError
         The source as a whole cannot be read. What is wrong with parts of it is in the report.
     StoreError
-        The destination cannot be written, or a source behind a URL cannot be reached.
+        The destination cannot be written.
+    UnreachableError
+        A source behind a URL cannot be reached.
     """
     if workers < 1:
         raise SettingError(f"{workers} workers: at least 1 is needed")

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from lesionzarr.errors import SourceError, StoreError
+from lesionzarr.errors import SourceError
 from lesionzarr.series import SourceFile
 from lesionzarr.source import RangeReader, Remote
 
@@ -61,7 +61,7 @@ def iter_files(root: SourcePath, depth: int = DEPTH) -> Iterator[SourceFile]:
     ------
     SourceError
         The root is neither, or the zip is damaged, or nothing can be listed behind the URL.
-    StoreError
+    UnreachableError
         What is behind the URL cannot be reached; so with the other functions here.
     """
     if isinstance(root, Remote) and not root.is_zip:
@@ -110,8 +110,6 @@ def read_file(file: SourceFile) -> bytes:
         if _is_folder(root):
             return (root / file.name).read_bytes()
         return _open_zip(root)[0].read(file.name)
-    except StoreError:
-        raise
     except FAULTS as error:
         raise _unreadable(file, error) from error
 
@@ -148,8 +146,6 @@ def open_file(file: SourceFile, head: bytes = b"") -> Iterator[BinaryIO]:
         else:
             with _open_zip(root)[0].open(file.name) as member:
                 yield io.BufferedReader(cast("io.RawIOBase", member), BUFFER_BYTES)
-    except StoreError:
-        raise
     except FAULTS as error:
         raise _unreadable(file, error) from error
 
@@ -245,8 +241,6 @@ def _open_zip(path: SourcePath) -> tuple[zipfile.ZipFile, str | Remote]:
             return _opened_zip(path, os.getpid()), path
         status = path.stat()
         return _opened_zip(str(path), os.getpid(), status.st_size, status.st_mtime_ns), str(path)
-    except StoreError:
-        raise
     except (OSError, zipfile.BadZipFile) as error:
         raise SourceError(f"{path.name}: cannot be read as a zip ({_fault(error)}); fetch it again") from error
 

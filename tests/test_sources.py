@@ -6,10 +6,13 @@ import io
 import json
 import pickle
 import random
+import re
+import shlex
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +26,7 @@ import lesionzarr
 from lesionzarr import samples
 from lesionzarr.cli import main
 from lesionzarr.converters._base import make_converter
-from lesionzarr.converters._run import _place, plan
+from lesionzarr.converters._run import plan, source_path
 from lesionzarr.errors import SettingError, SourceError, UnreachableError
 from lesionzarr.formats.archive import iter_files, open_file, read_file
 from lesionzarr.source import MOST_BYTES
@@ -134,7 +137,7 @@ def test_zips_in_a_bucket_become_the_same_store_and_have_the_fingerprints_of_tho
 
 def test_a_converter_and_its_volumes_reach_workers_with_what_reading_takes(in_zips, store, bucket, options):
     upload(store, in_zips, "a/")
-    converter = make_converter("deeplesion", f"s3://{bucket}/a", {}, partial(_place, options))
+    converter = make_converter("deeplesion", f"s3://{bucket}/a", {}, partial(source_path, options))
     volume = converter.scan().volumes[0]
     local = make_converter("deeplesion", in_zips, {})
     sent, volume = pickle.loads(pickle.dumps((converter, volume)))  # noqa: S301 - as workers get it
@@ -168,7 +171,7 @@ def test_whole_datasets_in_one_zip_of_a_bucket(name, store, bucket, options, tmp
 def test_a_volume_is_read_from_a_zip_by_few_ranges_and_little_waste(store, bucket, options, proxy):
     slices = {f"Images_png/000001_01_01/{number:03d}.png": noise(100_000, number) for number in range(400)}
     store.put("slices.zip", zipped(slices))
-    root = _place(options | {"endpoint": proxy.endpoint}, f"s3://{bucket}/slices.zip")
+    root = source_path(options | {"endpoint": proxy.endpoint}, f"s3://{bucket}/slices.zip")
     files = sorted(iter_files(root), key=lambda file: file.name)
     assert [(file.name, file.size) for file in files] == [(name, len(data)) for name, data in slices.items()]
     assert (proxy.requests, proxy.bytes_down) < (3, 300_000)  # a HEAD, and the end with the directory
@@ -181,7 +184,7 @@ def test_a_volume_is_read_from_a_zip_by_few_ranges_and_little_waste(store, bucke
 def test_headers_of_files_in_a_bucket_are_read_without_their_pixels(store, bucket, options, proxy):
     for number in range(20):
         store.put(f"images/{number}.dcm", noise(500_000, number))
-    root = _place(options | {"endpoint": proxy.endpoint}, f"s3://{bucket}/images")
+    root = source_path(options | {"endpoint": proxy.endpoint}, f"s3://{bucket}/images")
     for file in iter_files(root):
         with open_file(file) as stream:
             assert stream.read(5000) == noise(500_000, int(file.name[:-4]))[:5000]
@@ -193,7 +196,7 @@ def test_headers_of_files_in_a_bucket_are_read_without_their_pixels(store, bucke
 def test_any_sequence_of_reads_gives_the_bytes_of_the_file(store, bucket, options):
     data, dice = noise(3_000_000), random.Random(1)
     store.put("x.bin", data)
-    here, there = io.BytesIO(data), _place(options, f"s3://{bucket}/x.bin").open("rb")
+    here, there = io.BytesIO(data), source_path(options, f"s3://{bucket}/x.bin").open("rb")
     for _ in range(150):
         if dice.random() < 0.4:
             where = dice.randrange(-len(data), 1), io.SEEK_END
@@ -211,7 +214,7 @@ def test_threads_read_from_one_zip_at_once(store, bucket, options, proxy):
         for number in range(50)
     }
     store.put("slices.zip", zipped(slices))
-    files = list(iter_files(_place(options | {"endpoint": proxy.endpoint}, f"s3://{bucket}/slices.zip")))
+    files = list(iter_files(source_path(options | {"endpoint": proxy.endpoint}, f"s3://{bucket}/slices.zip")))
 
     def read(series):
         return all(read_file(file) == slices[file.name] for file in files[50 * series : 50 * series + 50])
@@ -222,7 +225,7 @@ def test_threads_read_from_one_zip_at_once(store, bucket, options, proxy):
 
 
 def test_a_zip_that_was_replaced_is_read_anew(store, bucket, options):
-    root = _place(options, f"s3://{bucket}/a.zip")
+    root = source_path(options, f"s3://{bucket}/a.zip")
     for text in (b"first", b"second, and longer"):
         store.put("a.zip", zipped({"a": text}))
         (file,) = iter_files(root)
@@ -245,7 +248,7 @@ def test_a_line_that_fails_now_and_then_changes_nothing(in_bucket, options, samp
 
 
 def test_an_object_that_is_gone_is_named_and_costs_no_other(sample, in_bucket, options, store):
-    lost, *others = iter_files(_place(options, f"{in_bucket}/Images_png"))
+    lost, *others = iter_files(source_path(options, f"{in_bucket}/Images_png"))
     store.delete(f"DeepLesion/Images_png/{lost.name}")
     with pytest.raises(SourceError, match=rf"Images_png/{lost.name}: cannot be read \(no such object\)"):
         read_file(lost)
@@ -299,6 +302,21 @@ def test_a_dicom_collection_in_a_zip_is_read_over_http(tmp_path):
     assert not report.failed
 
 
+def test_headers_of_a_bucket_that_an_index_keeps_are_not_read_again(store, bucket, options, proxy, tmp_path):
+    folder = MAKERS["lung-pet-ct-dx"](tmp_path / "x")
+    upload(store, folder)
+    reached = options | {"endpoint": proxy.endpoint}
+    settings = {"source_options": reached, "index": tmp_path / "index.parquet"}
+    scans, ranges = [], []
+    for _ in range(2):
+        proxy.reset_counts()
+        scan, _ = plan("lung-pet-ct-dx", f"s3://{bucket}", tmp_path / "s.zarr", **settings)
+        scans.append(scan.volumes)
+        ranges.append(sum(request.path.endswith(".dcm") for request in proxy.log))
+    assert scans[0] == scans[1]
+    assert ranges == [len(list(folder.rglob("*.dcm"))), 0]
+
+
 def test_an_index_has_to_be_a_file_of_this_machine(tmp_path):
     with pytest.raises(SettingError, match="--index is written too"):
         lesionzarr.convert("lung-pet-ct-dx", tmp_path, tmp_path / "s.zarr", index="s3://bucket/index.parquet")
@@ -313,3 +331,16 @@ def test_the_command_line_takes_the_options_of_a_source(in_bucket, options, caps
     assert json.loads(shown)["counts"]["failures"] == 0
     assert options["secret_access_key"] not in shown
     assert main(["convert", "deeplesion", in_bucket, str(tmp_path / "s.zarr"), "--dry-run", *given]) == 0
+
+
+def test_the_commands_of_the_readme_run(sample, store, bucket, options, capsys, monkeypatch, tmp_path):
+    upload(store, sample, "DeepLesion/")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LESIONZARR_STORAGE_OPTIONS", json.dumps(options))
+    (block,) = re.findall(r"```bash\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+    for line in block.replace("s3://lab", f"s3://{bucket}").replace("--workers 8", "--workers 1").splitlines():
+        assert main(shlex.split(line)[1:]) == 0, capsys.readouterr()
+    pd.testing.assert_frame_equal(
+        lesionzarr.open("deeplesion.zarr").lesions, lesionzarr.open(f"s3://{bucket}/deeplesion.zarr").lesions
+    )
+    assert "volumes" in capsys.readouterr().out

@@ -144,7 +144,7 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
         raise SettingError(f"{workers} workers: at least 1 is needed")
     check_profile(profile)
     encoder(volume_codecs(profile))
-    converter = make_converter(name, source, options, partial(_place, source_options or {}))
+    converter = make_converter(name, source, options, partial(source_path, source_options or {}))
     location = open_location(destination, storage_options)
     scan = converter.scan()
     create_store(location, _description(converter))
@@ -180,7 +180,7 @@ def plan(
         Volumes to convert, to update and to skip.
     """
     check_profile(profile)
-    scan = make_converter(name, source, options, partial(_place, source_options or {})).scan()
+    scan = make_converter(name, source, options, partial(source_path, source_options or {})).scan()
     return scan, plan_conversion(scan, open_location(destination, storage_options), profile)
 
 
@@ -202,7 +202,7 @@ def convert_volume(converter: Converter, volume: Volume, location: Location, pro
     return Outcome(volume, tuple(size_issues(volume, voxels.shape)))
 
 
-def _place(options: Mapping[str, Any], path: str | Path) -> SourcePath:
+def source_path(options: Mapping[str, Any], path: str | Path) -> SourcePath:
     """Make what is read of a path or URL of a source."""
     if not is_url(path):
         return Path(path)

@@ -11,7 +11,7 @@ import pytest
 import lesionzarr
 
 PACKAGE = Path(lesionzarr.__file__).parent
-VOCABULARY = {"errors", "report", "geometry", "window", "recist", "lesion", "series"}
+VOCABULARY = {"errors", "report", "geometry", "window", "recist", "lesion", "series", "source"}
 MAY_IMPORT = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     "_version": set(),

@@ -35,6 +35,14 @@ def add_storage_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    text = "of the object store of a source that is a URL, as --storage-option; may be repeated"
+    name = "source_options"
+    parser.add_argument(
+        "--source-option", type=_option, action="append", default=[], metavar="NAME=VALUE", dest=name, help=text
+    )
+
+
 def storage_options(arguments: argparse.Namespace, url: str) -> dict[str, Any] | None:
     """Give the storage options of a command for one of its stores; None where there are none."""
     destination = getattr(arguments, "destination", None)

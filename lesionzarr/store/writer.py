@@ -267,7 +267,7 @@ def _provenance(volume: Volume, made_by: dict[str, Any], profile: str, written: 
         "fingerprint": volume.fingerprint,
         **{name: array.checksum for name, array in written.items()},
         "shards": {name: array.shards for name, array in written.items()},
-        "roots": sorted({PurePath(file.root).name for file in files}),
+        "roots": sorted({PurePath(str(file.root)).name for file in files}),
         "files": [file.name for file in files],
         "file_bytes": [file.size for file in files],
     }

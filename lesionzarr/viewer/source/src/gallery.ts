@@ -2,6 +2,7 @@
 
 import type { Box, Lesion, Volume } from "./catalog";
 import { figure, make, shorten } from "./dom";
+import { closeUp, pixelSize } from "./marks";
 import { Rows } from "./rows";
 import { mark } from "./table";
 import type { VolumeReader } from "./volume";
@@ -9,9 +10,6 @@ import { paint, presetNamed } from "./windows";
 
 const TILE = 132;
 const HEIGHT = TILE + 44;
-const SIZE = 96;
-/** Pixels that are left free round a large lesion. */
-const MARGIN = 12;
 const AT_ONCE = 4;
 const KEPT = 600;
 
@@ -141,12 +139,12 @@ async function drawThumbnail(reader: VolumeReader, lesion: Lesion, keyZ: number,
   return canvas;
 }
 
-/** A square in mm round the box, at least SIZE pixels wide. */
+/** A square in mm round the middle of a box. */
 function place(volume: Volume, box: Box): Part {
-  const [, dy, dx] = volume.spacing;
-  const ratio = dy && dx ? dy / dx : 1;
-  const columns = Math.ceil(Math.max(SIZE, box.x1 - box.x0 + 2 * MARGIN, (box.y1 - box.y0 + 2 * MARGIN) * ratio));
-  const rows = Math.round(columns / ratio);
-  const left = Math.round((box.x0 + box.x1) / 2 - columns / 2);
-  return { left, top: Math.round((box.y0 + box.y1) / 2 - rows / 2), rows, columns };
+  const { dx, dy } = pixelSize(volume);
+  const side = closeUp(volume, box);
+  const columns = Math.round(side / dx);
+  const rows = Math.round(side / dy);
+  const left = Math.round((box.x0 + box.x1 - columns + 1) / 2);
+  return { left, top: Math.round((box.y0 + box.y1 - rows + 1) / 2), rows, columns };
 }

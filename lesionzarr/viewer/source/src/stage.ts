@@ -2,6 +2,7 @@
 
 import type { Box, Volume } from "./catalog";
 import { find, set } from "./dom";
+import { closeUp, pixelSize } from "./marks";
 
 /** What the pointer and the wheel ask for. */
 export interface Gestures {
@@ -14,9 +15,6 @@ export interface Gestures {
 
 export type Framing = "slice" | "lesion";
 
-/** Width round a lesion in mm, at least, and as a multiple of the lesion. */
-const CLOSE_MM = 64;
-const CLOSE_TIMES = 2.5;
 const LENGTHS_MM = [1, 2, 5, 10, 20, 50, 100, 200];
 /** A finger on a touchpad sends many small steps; a wheel sends one of this or more. */
 const NOTCH = 40;
@@ -64,21 +62,15 @@ export class Stage {
     this.place();
   }
 
-  private get size(): { dx: number; dy: number } {
-    const [, dy, dx] = this.volume!.spacing;
-    return { dx: dx ?? 1, dy: dy ?? 1 };
-  }
-
   private refit(): void {
     if (!this.volume || !this.root.clientWidth) return;
     const { clientWidth: width, clientHeight: height } = this.root;
-    const { dx, dy } = this.size;
+    const { dx, dy } = pixelSize(this.volume!);
     if (this.framed) {
       const [, rows, columns] = this.volume.shape;
       const box = this.framed.framing === "lesion" ? this.framed.box : null;
       if (box) {
-        const side = Math.max(CLOSE_MM, CLOSE_TIMES * Math.max((box.x1 - box.x0) * dx, (box.y1 - box.y0) * dy));
-        this.scale = Math.min(width, height) / side;
+        this.scale = Math.min(width, height) / closeUp(this.volume, box);
         this.centre = { x: (box.x0 + box.x1) / 2, y: (box.y0 + box.y1) / 2 };
       } else {
         this.scale = Math.min(width / (columns * dx), height / (rows * dy));
@@ -89,7 +81,7 @@ export class Stage {
   }
 
   private place(): void {
-    const { dx, dy } = this.size;
+    const { dx, dy } = pixelSize(this.volume!);
     const [, rows, columns] = this.volume!.shape;
     const style = {
       left: `${this.root.clientWidth / 2 - (this.centre.x + 0.5) * dx * this.scale}px`,
@@ -161,7 +153,7 @@ export class Stage {
 
   private pan(right: number, down: number): void {
     this.framed = null;
-    const { dx, dy } = this.size;
+    const { dx, dy } = pixelSize(this.volume!);
     this.centre = { x: this.centre.x - right / (dx * this.scale), y: this.centre.y - down / (dy * this.scale) };
     this.place();
   }

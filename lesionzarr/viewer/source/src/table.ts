@@ -7,12 +7,14 @@ import { Rows } from "./rows";
 
 const HEIGHT = 28;
 const COLUMNS: { column: Column; title: string; cell: (lesion: Lesion) => string }[] = [
-  { column: "id", title: "Lesion", cell: (lesion) => shorten(lesion.id, 24) },
+  { column: "id", title: "Lesion", cell: (lesion) => shorten(lesion.id, 20) },
   { column: "type", title: "Type", cell: (lesion) => lesion.type ?? "–" },
-  { column: "longMm", title: "Long mm", cell: (lesion) => figure(lesion.longMm) },
-  { column: "shortMm", title: "Short mm", cell: (lesion) => figure(lesion.shortMm) },
+  { column: "longMm", title: "Long", cell: (lesion) => figure(lesion.longMm) },
+  { column: "shortMm", title: "Short", cell: (lesion) => figure(lesion.shortMm) },
   { column: "split", title: "Split", cell: (lesion) => lesion.split ?? "–" },
 ];
+
+const HINTS: Partial<Record<Column, string>> = { longMm: "long axis in mm", shortMm: "short axis in mm" };
 
 export class LesionTable {
   private readonly rows: Rows;
@@ -29,7 +31,7 @@ export class LesionTable {
     pane.append(this.head);
     let order: Order = { column: null, down: false };
     for (const { column, title } of COLUMNS) {
-      const button = make("button", { type: "button" }, title);
+      const button = make("button", { type: "button", title: HINTS[column] ?? null }, title);
       const cell = make("div", { role: "columnheader", class: `cell ${column}`, "aria-sort": "none" }, button);
       button.addEventListener("click", () => {
         order = next(order, column);

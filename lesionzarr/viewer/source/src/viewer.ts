@@ -2,7 +2,7 @@
 
 import type { Catalog, Lesion } from "./catalog";
 import { figure, find, make } from "./dom";
-import { boxOn, drawMarks, extent, paintMask } from "./marks";
+import { boxOn, drawMarks, drawOutlines, extent, paintMask } from "./marks";
 import { Stage, type Framing } from "./stage";
 import type { Slice, VolumeReader } from "./volume";
 import { paint, presetNamed, presetsFor, type Window } from "./windows";
@@ -162,9 +162,9 @@ export class Viewer {
     this.stage.canvas.dataset.z = String(this.z);
     this.stage.canvas.dataset.lesion = lesion.id;
     this.stage.canvas.setAttribute("aria-label", `slice ${this.z + 1} of ${slices} of volume ${volume.id}`);
-    this.showMask(slice, columns, rows);
     const others = (this.catalog.byVolume.get(volume.id) ?? []).filter((one) => one !== lesion);
     drawMarks(this.stage.marks, lesion, this.z, others, this.wanted);
+    this.showMask(slice, columns, rows);
     this.showValue();
     this.readAhead(reader);
   }
@@ -176,8 +176,10 @@ export class Viewer {
       return;
     }
     const image = new ImageData(columns, rows);
-    paintMask(slice.labels, columns, this.opened!.lesion.maskLabel, image.data);
+    const { maskLabel } = this.opened!.lesion;
+    paintMask(slice.labels, maskLabel, image.data);
     context.putImageData(image, 0, 0);
+    drawOutlines(this.stage.marks, slice.labels, columns, maskLabel);
   }
 
   /** Reads the chunks above and below, so that scrolling finds them. */

@@ -8,8 +8,10 @@ import { mark } from "./table";
 import type { VolumeReader } from "./volume";
 import { paint, presetNamed } from "./windows";
 
-const TILE = 132;
-const HEIGHT = TILE + 44;
+/** About the width of a tile, the space between two, and the height of its text. */
+const TILE = 136;
+const GAP = 8;
+const TEXT = 38;
 const AT_ONCE = 4;
 const KEPT = 600;
 
@@ -26,6 +28,7 @@ export class Gallery {
   private lesions: Lesion[] = [];
   private selected: Lesion | null = null;
   private perRow = 3;
+  private tile = TILE;
   private readonly pictures = new Map<string, HTMLCanvasElement>();
   private readonly waiting: { lesion: Lesion; frame: HTMLElement }[] = [];
   private running = 0;
@@ -36,13 +39,13 @@ export class Gallery {
     private readonly reader: (lesion: Lesion) => VolumeReader,
     private readonly fail: (error: unknown) => void,
   ) {
-    this.rows = new Rows(pane, HEIGHT, (row) => this.makeRow(row));
+    this.rows = new Rows(pane, (row) => this.makeRow(row));
     new ResizeObserver(() => this.fit()).observe(pane);
   }
 
   show(lesions: Lesion[]): void {
     this.lesions = lesions;
-    this.rows.reset(Math.ceil(lesions.length / this.perRow));
+    this.rows.reset(Math.ceil(lesions.length / this.perRow), this.tile + TEXT + GAP);
   }
 
   select(lesion: Lesion): void {
@@ -53,9 +56,14 @@ export class Gallery {
   }
 
   private fit(): void {
-    const perRow = Math.max(1, Math.floor((this.pane.clientWidth - 8) / (TILE + 8)));
-    if (!this.pane.clientWidth || perRow === this.perRow) return;
+    // the padding of a row is a gap at each side
+    const width = this.pane.clientWidth - GAP;
+    const perRow = Math.max(1, Math.round(width / (TILE + GAP)));
+    const tile = Math.floor(width / perRow) - GAP;
+    if (width <= 0 || (perRow === this.perRow && tile === this.tile)) return;
     this.perRow = perRow;
+    this.tile = tile;
+    this.pane.style.setProperty("--tile", `${tile}px`);
     this.show(this.lesions);
   }
 

@@ -6,15 +6,14 @@ export class Rows {
   private readonly spacer = document.createElement("div");
   private readonly shown = new Map<number, HTMLElement>();
   private count = 0;
+  private height = 1;
 
   /**
    * @param pane what scrolls
-   * @param height of every row in pixels
    * @param render makes the element of a row
    */
   constructor(
     private readonly pane: HTMLElement,
-    private readonly height: number,
     private readonly render: (row: number) => HTMLElement,
   ) {
     this.spacer.className = "rows";
@@ -24,9 +23,10 @@ export class Rows {
     new ResizeObserver(() => this.update()).observe(pane);
   }
 
-  /** Shows that many rows, each made anew. */
-  reset(count: number): void {
+  /** Shows that many rows of that height in pixels, each made anew. */
+  reset(count: number, height: number): void {
     this.count = count;
+    this.height = height;
     this.spacer.style.height = `${count * this.height}px`;
     for (const element of this.shown.values()) element.remove();
     this.shown.clear();

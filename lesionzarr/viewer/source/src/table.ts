@@ -40,13 +40,13 @@ export class LesionTable {
       });
       this.head.append(cell);
     }
-    this.rows = new Rows(pane, HEIGHT, (row) => this.make(row, open));
+    this.rows = new Rows(pane, (row) => this.make(row, open));
   }
 
   show(lesions: Lesion[]): void {
     this.lesions = lesions;
     this.pane.setAttribute("aria-rowcount", String(lesions.length + 1));
-    this.rows.reset(lesions.length);
+    this.rows.reset(lesions.length, HEIGHT);
   }
 
   select(lesion: Lesion): void {

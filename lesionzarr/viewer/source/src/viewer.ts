@@ -192,14 +192,14 @@ export class Viewer {
   private makePresets(): void {
     const { lesion, reader } = this.opened!;
     const items: { name: string; title: string; window: Window | null }[] = [
-      { name: OWN, title: "lesion's own", window: lesion.window },
+      { name: OWN, title: "own", window: lesion.window },
       ...presetsFor(reader.volume.unit).map((preset) => ({ name: preset.name, title: preset.name, window: preset })),
     ];
     const buttons = items.map(({ name, title, window }, place) => {
       const range = window ? `${window.low} to ${window.high} ${reader.volume.unit}` : "the source gives none";
       const button = make(
         "button",
-        { type: "button", "data-window": name, "data-low": window?.low ?? null, "data-high": window?.high ?? null, title: `${title}: ${range} (key ${place + 1})` },
+        { type: "button", "data-window": name, "data-low": window?.low ?? null, "data-high": window?.high ?? null, title: `${name === OWN ? "the lesion's own window" : title}: ${range} (key ${place + 1})` },
         title,
       );
       button.disabled = !window;

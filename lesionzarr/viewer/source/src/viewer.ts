@@ -14,6 +14,9 @@ const FALLBACK = "soft-tissue";
 /** Part of the window's width that a drag over one pixel of the screen is worth, and the least of it. */
 const DRAG = 1 / 250;
 const LEAST_WIDTH = 1e-3;
+/** Slices of a chunk, and how long a slice must stand before its neighbours are read. */
+const AHEAD = 8;
+const IDLE_MS = 250;
 
 interface Opened {
   lesion: Lesion;
@@ -29,7 +32,8 @@ export class Viewer {
   private windowName = OWN;
   private window: Window = { low: 0, high: 1 };
   private framing: Framing = "slice";
-  private loading = false;
+  private loading: VolumeReader | null = null;
+  private idle = 0;
   private at: { x: number; y: number } | null = null;
   private readonly wanted = { box: true, recist: true, mask: true };
 
@@ -131,24 +135,24 @@ export class Viewer {
 
   /** Reads the slice that is wanted, and goes on while another one is wanted when it is there. */
   private async load(): Promise<void> {
-    if (this.loading) return;
-    this.loading = true;
+    const { reader } = this.opened!;
+    if (this.loading === reader) return;
+    this.loading = reader;
     find("stage").classList.add("loading");
-    try {
-      for (;;) {
-        const { reader } = this.opened!;
-        const { z } = this;
+    for (let done = false; !done; ) {
+      const { z } = this;
+      const wanted = () => this.opened!.reader === reader && this.z === z;
+      try {
         const slice = await reader.slice(z);
-        if (reader !== this.opened!.reader || z !== this.z) continue;
-        this.show(slice);
-        break;
+        if (wanted()) this.show(slice);
+      } catch (error) {
+        if (wanted()) this.fail(error);
       }
-    } catch (error) {
-      this.fail(error);
-    } finally {
-      this.loading = false;
-      find("stage").classList.remove("loading");
+      done = wanted() || this.opened!.reader !== reader;
     }
+    if (this.loading !== reader) return;
+    this.loading = null;
+    find("stage").classList.remove("loading");
   }
 
   private show(slice: Slice): void {
@@ -182,11 +186,14 @@ export class Viewer {
     drawOutlines(this.stage.marks, slice.labels, columns, maskLabel);
   }
 
-  /** Reads the chunks above and below, so that scrolling finds them. */
+  /** Reads the chunks above and below when nothing else is asked for, so that scrolling finds them. */
   private readAhead(reader: VolumeReader): void {
-    for (const z of [this.z + 8, this.z - 8]) {
-      if (z >= 0 && z < reader.volume.shape[0]) reader.slice(z).catch(() => undefined);
-    }
+    clearTimeout(this.idle);
+    this.idle = setTimeout(() => {
+      for (const z of [this.z + AHEAD, this.z - AHEAD]) {
+        if (z >= 0 && z < reader.volume.shape[0]) reader.slice(z).catch(() => undefined);
+      }
+    }, IDLE_MS);
   }
 
   private makePresets(): void {

@@ -24,9 +24,10 @@ from lesionzarr.viewer.server import ViewerServer
 from lesionzarr.window import PRESETS
 
 SOURCE = PAGE.parent / "source"
-ARGUMENTS = (
-    "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-)
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -57,7 +58,7 @@ def ask(server, path, method="GET", **headers):
 
 
 def shard(store):
-    return sorted(path for path in store.rglob("hu/c/0/0/0"))[0]
+    return min(store.rglob("hu/c/0/0/0"))
 
 
 # server
@@ -226,7 +227,7 @@ def browser():
         pytest.skip("no Chromium: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS.split())
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         context = browser.new_context(viewport={"width": 1440, "height": 860})
         context.set_default_timeout(10_000)
         yield context

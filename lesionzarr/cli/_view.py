@@ -26,7 +26,7 @@ def add_view(commands: Any) -> None:
         "--host",
         default="127.0.0.1",
         metavar="NAME",
-        help="address to listen on (default: %(default)s); by any other than that, whoever reaches this machine reads the store",
+        help="address to listen on (default: %(default)s, for this machine alone; any other shows the store to others)",
     )
     parser.add_argument("--no-browser", action="store_true", help="print the address, and open no browser")
 
@@ -35,8 +35,8 @@ def _view(arguments: argparse.Namespace) -> int:
     # what is wrong with the store is said here, not in the page
     catalog = open_catalog(arguments.store)
     with _listen(catalog.location, arguments.host, arguments.port) as server:
-        facts = {"store": str(arguments.store), "url": server.url}
-        print(json.dumps(facts) if arguments.json else f"{server.url} shows {arguments.store}; Ctrl+C ends it", flush=True)
+        facts = json.dumps({"store": arguments.store, "url": server.url})
+        print(facts if arguments.json else f"{server.url} shows {arguments.store}; Ctrl+C ends it", flush=True)
         if not arguments.no_browser:
             webbrowser.open(server.url)
         try:

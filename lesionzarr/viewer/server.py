@@ -1,8 +1,8 @@
 """A server of the viewer's page and of one store, as any server of static files would give them.
 
-``/`` is the page, ``/store/<key>`` an object of the store. Only GET and HEAD are answered, one range at a time. A key is
-names joined by slashes, of the characters that the store format allows: nothing outside of the store, nothing hidden, and
-no listing. A store behind a URL is read by this process, with its credentials, and needs no CORS.
+``/`` is the page, ``/store/<key>`` an object of the store. Only GET and HEAD are answered, one range at a time. A key
+is names joined by slashes, of the characters that the store format allows: nothing outside of the store, nothing
+hidden, and no listing. A store behind a URL is read by this process, with its credentials, and needs no CORS.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = 60
 
-    def do_GET(self) -> None:  # noqa: N802 - called by http.server
+    def do_GET(self) -> None:
         self._answer()
 
-    def do_HEAD(self) -> None:  # noqa: N802 - called by http.server
+    def do_HEAD(self) -> None:
         self._answer()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by http.server
@@ -113,7 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         part = _parse_range(self.headers.get("Range", ""), blob.size)
         if part is not None and not part:
-            self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "no such range", {"Content-Range": f"bytes */{blob.size}"})
+            headers = {"Content-Range": f"bytes */{blob.size}"}
+            self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "no such range", headers)
             return
         wanted = range(blob.size) if part is None else part
         # read before anything is sent, as far as it tells whether there is something to read

@@ -17,11 +17,11 @@ import pytest
 
 import lesionzarr
 from lesionzarr.cli import main
-from lesionzarr.samples import recist_dataset
+from lesionzarr.samples import lung_pet_ct_dx, recist_dataset
 from lesionzarr.store.location import open_location
 from lesionzarr.viewer import PAGE
 from lesionzarr.viewer.server import ViewerServer
-from lesionzarr.window import PRESETS
+from lesionzarr.window import PRESETS, Window, apply_window
 
 SOURCE = PAGE.parent / "source"
 ARGUMENTS = [
@@ -610,6 +610,28 @@ def test_pixels_that_are_higher_than_wide_are_drawn_so_and_the_scale_is_in_mm(ta
             mm = float(one.text("#scale").removesuffix(" mm"))
             assert bar["width"] / slice_["width"] == pytest.approx(mm / (96 * spacing), rel=0.02)
             one.page.keyboard.press("f")
+
+
+def test_a_lesion_on_a_pet_volume_is_shown_in_suv(tab, tmp_path):
+    pytest.importorskip("pydicom", reason="no pydicom: pip install 'lesionzarr[dicom]'")
+    source = tmp_path / "source.zarr"
+    lesionzarr.convert("lung-pet-ct-dx", lung_pet_ct_dx(tmp_path / "Lung", subjects=2), source)
+    volumes = lesionzarr.open(source).volumes
+    pet = volumes[volumes["modality"] == "PT"].iloc[0]
+
+    def move(name, table):
+        return table if name == "volumes" else table.assign(volume_id=pet.name, key_z=3, extra=None)
+
+    catalog = lesionzarr.open(copy_with(source, tmp_path / "a.zarr", move))
+    suv = json.loads(pet["tags"])["SUV"]["body_weight"] * catalog.volume(pet.name)["activity"][3].to_numpy().astype(
+        float
+    )
+    with serving(tmp_path / "a.zarr") as server:
+        one = tab(server).open(catalog.lesions.iloc[0])
+        grey = apply_window(suv, Window(0, 5)).astype(int)
+        assert grey.max() > 20
+        assert np.abs(one.grey() - grey).max() <= 1
+        assert one.text("#window") == "W 5.0  L 2.5 SUV"
 
 
 def test_a_table_of_all_of_deeplesion_is_quick_and_ends_with_its_last_row(tab, sample_store, tmp_path):

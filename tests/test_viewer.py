@@ -49,7 +49,7 @@ def server(sample_store):
 
 def ask(server, path, method="GET", **headers):
     """Answer to a path that is sent as it is."""
-    connection = http.client.HTTPConnection(*server.server_address, timeout=10)
+    connection = http.client.HTTPConnection(*server.server_address, timeout=30)
     connection.request(method, path, headers=headers)
     response = connection.getresponse()
     body = response.read()
@@ -180,12 +180,12 @@ def test_the_command_serves_until_it_is_stopped(sample_store):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         told = json.loads(process.stdout.readline())
         host, port = told["url"].removeprefix("http://").rstrip("/").split(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
         connection.request("GET", "/store/zarr.json")
         assert connection.getresponse().read() == (sample_store / "zarr.json").read_bytes()
         connection.close()
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == ""
     assert (host, told["store"]) == ("127.0.0.1", str(sample_store))
 
@@ -229,7 +229,7 @@ def browser():
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         context = browser.new_context(viewport={"width": 1440, "height": 860})
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         yield context
         browser.close()
 

@@ -123,8 +123,10 @@ class Page {
       this.choose();
     };
     find("filters").addEventListener("input", read);
-    // after the fields have their first values again
-    find("filters").addEventListener("reset", () => setTimeout(read));
+    find("clear").addEventListener("click", () => {
+      find<HTMLFormElement>("filters").reset();
+      read();
+    });
     find("filters").addEventListener("submit", (event) => event.preventDefault());
   }
 
@@ -162,6 +164,7 @@ class Page {
       r: () => viewer.toggle("recist"),
       m: () => viewer.toggle("mask"),
       "+": () => viewer.zoom(1.25),
+      "=": () => viewer.zoom(1.25),
       "-": () => viewer.zoom(0.8),
     };
     const action = actions[event.key] ?? (/^[1-9]$/.test(event.key) ? () => viewer.pressPreset(Number(event.key)) : null);

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "readers": VOCABULARY | {"store", "_lazy"},
     "features": VOCABULARY | {"store", "readers"},
     "export": VOCABULARY | {"formats", "store", "readers"},
+    "viewer": VOCABULARY | {"store"},
 }
 """Rooms that may import anything are left out: the command line, the demo, the package's front."""
 

@@ -184,7 +184,8 @@ def summarise(
     -------
     dict
         ``summary``, ``volume_ml``, ``diameter_mm``, ``mean_hu``, and with series ``row_spacing_mm`` and ``slices``:
-        plain JSON values. Deviations are those of a sample, divided by the number less one.
+        plain JSON values. Deviations are those of a sample, divided by the number less one. Of no values there are
+        NaN, as of the deviation of one.
 
     Raises
     ------
@@ -205,6 +206,10 @@ def summarise(
         "diameter_mm": describe(diameters(features)),
         "mean_hu": describe(features["mean_HU"]),
     }
+    if {"method", "unconnected_strategy"} <= {*features}:
+        words = [", ".join(sorted(features[name].unique())) for name in ("method", "unconnected_strategy")]
+        note = f"minor axis for label n, else major axis; method {words[0]}, unconnected {words[1]}"
+        described["diameter_mm"] = {"note": note, **described["diameter_mm"]}
     if series is not None:
         spread = {"row_spacing_mm": "row_spacing", "slices": "slices"}
         named = {name: describe(series[column]) for name, column in spread.items() if column in series}

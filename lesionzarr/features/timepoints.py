@@ -70,7 +70,7 @@ def to_timepoints(lesions: pd.DataFrame) -> pd.DataFrame:
         check_columns(table, ("alias", "node", "long_mm", "short_mm"))
         table = table[table["alias"].notna()]
         table = table.assign(diameter_mm=table["long_mm"].mask(table["node"], table["short_mm"]))
-    _check(table)
+    _check(table, lesions)
     if "node" not in table and "lesion_label_type" in table:
         table = table.assign(node=table["lesion_label_type"] == NODE)
     if "region" in table:
@@ -99,7 +99,7 @@ def clean_timepoints(timepoints: pd.DataFrame) -> Timepoints:
     SettingError
         A column is missing.
     """
-    _check(timepoints)
+    _check(timepoints, timepoints)
     issues: list[Issue] = []
     defaults: dict[str, Any] = {"node": False, "category": TARGET, "status": None}
     table = timepoints.assign(**{name: value for name, value in defaults.items() if name not in timepoints})
@@ -127,11 +127,11 @@ def clean_timepoints(timepoints: pd.DataFrame) -> Timepoints:
     return Timepoints(_merge(table[~lost], issues), frozenset(table.loc[lost, "patient_id"].dropna().tolist()), issues)
 
 
-def _check(table: pd.DataFrame) -> None:
+def _check(table: pd.DataFrame, given: pd.DataFrame) -> None:
     for name in ("patient_id", "study_date", "alias", "diameter_mm"):
         if name not in table:
             others = [other for other, new in NAMES.items() if new == name]
-            columns = ", ".join(map(str, table))
+            columns = ", ".join(map(str, given))
             raise SettingError(f"no column {' or '.join([name, *others])}; add it, or rename one of {columns}")
 
 
@@ -192,7 +192,7 @@ def _bad_category(row: dict[str, Any]) -> str:
 
 
 def _left_out(row: dict[str, Any]) -> str:
-    return f"the row is left out, and the response of patient {row['patient_id']} stays open"
+    return f"the row is left out, and patient {row['patient_id']} is not evaluated"
 
 
 def _merge(table: pd.DataFrame, issues: list[Issue]) -> pd.DataFrame:

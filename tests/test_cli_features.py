@@ -353,7 +353,7 @@ def test_a_damaged_volume_costs_the_others_nothing(run, store, tmp_path):
 
 def test_tracks_go_from_the_first_study_to_the_last(run, store, truth):
     code, out, _ = run("tracks", store, "--json")
-    rows = {row["track_id"]: row for row in json.loads(out)}
+    rows = {row["track_id"]: row for row in json.loads(out)["tracks"]}
     targets = [one for one in truth if one.target]
     assert code == 0
     assert set(rows) == {f"{one.patient}/{one.alias}/{one.location}" for one in targets}
@@ -385,10 +385,34 @@ def test_response_is_that_of_the_sums_that_were_drawn(run, store, truth, tmp_pat
     assert table["response"].notna().tolist() == [False, True, False, True, False, True, True]
 
 
+def test_lesions_of_a_series_that_the_baseline_lacks_are_not_taken_for_new(run, source, tmp_path):
+    # patient 1 has a thorax and an abdomen at each study: one of the baseline was not downloaded
+    part = shutil.copytree(source, tmp_path / "part")
+    rows = pd.read_csv(source / "recist_measurements.csv")
+    first = rows[(rows["patient_id"] == 1) & (rows["study_order"] == "baseline") & (rows["region"] == "thorax")]
+    for path in part.glob(f"images/**/*{first['uuid'].iloc[0]}*"):
+        path.unlink()
+    # and of patient 2 the whole baseline
+    first = rows[(rows["patient_id"] == 2) & (rows["study_order"] == "baseline")]
+    for path in part.glob(f"images/**/*{first['uuid'].iloc[0]}*"):
+        path.unlink()
+    lesionzarr.convert("recist-dataset", part, tmp_path / "part.zarr")
+    _, out, err = run("response", tmp_path / "part.zarr", "--json")
+    told = json.loads(out)
+    assert [row["response"] for row in told["studies"] if row["patient_id"] == "1"] == [None, "NE"]
+    assert [row["new_lesions"] for row in told["studies"] if row["patient_id"] == "1"] == [0, 0]
+    assert [row["sum_mm"] for row in told["studies"] if row["patient_id"] == "2"] == [None]
+    assert any("patient 1: no mask of the thorax at the first study" in text for text in told["issues"])
+    assert any("patient 2: no lesions of the baseline" in text for text in told["issues"])
+    assert err == ""
+    # the other patient is evaluated
+    assert [row["response"] is None for row in told["studies"] if row["patient_id"] == "3"] == [True, False, False]
+
+
 def test_a_table_of_measurements_gives_what_a_store_of_them_gives(run, store, source):
     _, out, _ = run("response", store, "--json")
     code, other, err = run("response", "--measurements", source / "recist_measurements.csv", "--json")
-    sums = [[row["sum_mm"] for row in json.loads(text)["responses"]] for text in (out, other)]
+    sums = [[row["sum_mm"] for row in json.loads(text)["studies"]] for text in (out, other)]
     assert code == 0
     assert sums[0] == sums[1]
     # the table does not say what a lymph node is
@@ -414,11 +438,13 @@ def test_bad_rows_are_listed_and_the_others_evaluated(run, tmp_path):
         "10,20220601,30,A,m\n10,2022-13-01,30,A,m\n10,20220901,30,A,m\n"
         "11,20220601,30,A,m\n11,20220901,-4,A,m\n"
         "12,20220601,12,A,n\n12,20220901,9,A,n\n"
+        "13,20220601,12\n"
     )
     code, out, err = run("response", "--measurements", path)
     assert code == 1
     assert "measured.csv: row 3: study date '2022-13-01' is none" in err
     assert "measured.csv: row 6: diameter '-4' is no length" in err
+    assert "measured.csv: row 9: no alias" in err
     words = [line.split() for line in out.splitlines()]
     assert [(row[0], row[-1]) for row in words if row[1] == "2022-09-01"] == [
         *(("9", "PR"), ("10", "NE"), ("11", "NE"), ("12", "CR")),
@@ -431,7 +457,7 @@ def test_a_target_that_was_not_measured_is_no_failure(run, tmp_path):
     code, out, err = run("response", "--measurements", path, "--json")
     told = json.loads(out)
     assert (code, err) == (0, "")
-    assert told["responses"][1]["response"] == "NE"
+    assert told["studies"][1]["response"] == "NE"
     assert told["issues"] == ["measured.csv: row 1: no diameter; the target counts as not measured"]
 
 
@@ -469,6 +495,7 @@ def test_misuse_is_one_clear_line(run, store, without_masks, tmp_path, arguments
         (b"\xff\xfe\x00", "cannot be read as a table"),
         (b"", "column patient_id, study_date is absent"),
         (b"patient_id,measurement\n1,3\n", "column study_date is absent"),
+        (b"patient_id,study_date,measurement\n\n", "no rows"),
     ],
 )
 def test_a_table_that_is_none_is_told_in_one_line(run, tmp_path, content, text):

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lesionzarr.cli._arguments import add_command, parse_picture, parse_table
 from lesionzarr.cli._objects import read_objects
-from lesionzarr.cli._print import print_issues, print_table, write_or_print
+from lesionzarr.cli._print import IN_JSON, print_issues, print_table, write_or_print
 from lesionzarr.errors import LesionzarrError, SettingError
 from lesionzarr.export.tables import to_json, to_text, write_table
 from lesionzarr.features.axes import METHODS
@@ -60,7 +60,7 @@ def _features(arguments: argparse.Namespace) -> int:
     table = _measure(open_catalog(arguments.store), arguments, arguments.query)
     write_or_print(table, list(SHOWN), arguments, "lesions")
     failed = _faults(table)
-    print_issues("failed", failed)
+    print_issues("failed", failed, "in the column fault")
     return 1 if failed else 0
 
 
@@ -117,12 +117,13 @@ def _statistics(arguments: argparse.Namespace) -> int:
         written = _write_statistics(described, tables, arguments.output)
     if arguments.json:
         counts = {name: json.loads(to_json(frame.set_index(frame.columns[0]))) for name, frame in tables.items()}
-        print(json.dumps({**described, "tables": counts, "written": written}, indent=1))
+        told = {"tables": counts, "failed": [issue.message for issue in failed], "written": written}
+        print(json.dumps({**described, **told}, indent=1))
     else:
         _print_statistics(described)
         if written:
             print(f"{len(written)} files written to {arguments.output}")
-    print_issues("failed", failed)
+    print_issues("failed", failed, IN_JSON)
     return 1 if failed else 0
 
 
@@ -136,8 +137,7 @@ def _write_statistics(described: dict[str, Any], tables: dict[str, pd.DataFrame]
 
 def _print_statistics(described: dict[str, Any]) -> None:
     for name, value in described["summary"].items():
-        text = ", ".join(f"{key} {number:,}" for key, number in value.items()) if isinstance(value, dict) else value
-        print(f"{name + ':':28} {text:,}" if isinstance(text, int) else f"{name + ':':28} {text}")
+        print(f"{name + ':':28} {_show(value)}")
     parts = {name: values for name, values in described.items() if name != "summary"}
     spread = {name: {key: one for key, one in own.items() if key != "note"} for name, own in parts.items()}
     print()
@@ -145,6 +145,12 @@ def _print_statistics(described: dict[str, Any]) -> None:
     for name, values in parts.items():
         if "note" in values:
             print(f"{name}: {values['note']}")
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {number:,}" for key, number in value.items())
+    return f"{value:,}" if isinstance(value, int) else value or "unknown"
 
 
 def _without_nan(value: Any) -> Any:
@@ -195,7 +201,7 @@ def _intensities(arguments: argparse.Namespace) -> int:
     elif rows:
         print_table(stats.drop(columns=["dtype"]), "volumes")
         print(f"{len(rows):,} volumes; stats.csv and densities.csv written to {arguments.output}")
-    print_issues("failed", failed)
+    print_issues("failed", failed, IN_JSON)
     return 1 if failed else 0
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lesionzarr.report import Issue
 
 SHOWN = 20
+IN_JSON = "which --json lists"
+"""Where issues are that are not printed."""
 
 
 def print_counts(counts: dict[str, int]) -> None:
@@ -24,11 +26,12 @@ def print_counts(counts: dict[str, int]) -> None:
         print(f"{name + ':':26} {number:,}")
 
 
-def print_issues(word: str, issues: Sequence[Issue]) -> None:
+def print_issues(word: str, issues: Sequence[Issue], rest: str = "in report.json") -> None:
+    """Print the first issues, and where the rest are."""
     for issue in issues[:SHOWN]:
         print(f"{word}: {issue.message}", file=sys.stderr)
     if len(issues) > SHOWN:
-        print(f"{word}: ... and {len(issues) - SHOWN:,} more, in report.json", file=sys.stderr)
+        print(f"{word}: ... and {len(issues) - SHOWN:,} more, {rest}", file=sys.stderr)
 
 
 def print_table(frame: pd.DataFrame, what: str) -> None:

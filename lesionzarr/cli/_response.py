@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lesionzarr.cli._arguments import add_command, parse_picture, parse_table
-from lesionzarr.cli._print import print_issues, print_table, write_or_print
-from lesionzarr.errors import SettingError
+from lesionzarr.cli._print import IN_JSON, print_issues, print_table
+from lesionzarr.errors import SettingError, SourceError
 from lesionzarr.export.tables import to_json, write_table
 from lesionzarr.features._pyrecist import to_pyrecist
 from lesionzarr.features.plots import KINDS, SPIDER, plot_response
+from lesionzarr.features.release import fill_baselines
 from lesionzarr.features.response import MODES, PYRECIST, RECIST, evaluate
 from lesionzarr.features.timepoints import NO_DIAMETER, to_timepoints
 from lesionzarr.features.tracks import link_lesions, name_lesions, summarise_tracks
@@ -24,6 +25,8 @@ from lesionzarr.store.catalog import open_catalog
 
 if TYPE_CHECKING:
     import argparse
+
+    from lesionzarr.store.catalog import Catalog
 
 SHOWN = {
     RECIST: (
@@ -67,36 +70,38 @@ def _response(arguments: argparse.Namespace) -> int:
             text = f"{file}: no column {' or '.join(NODES)}; no lesion counts as a lymph node, gone under 10 mm"
             noted = [Issue("no-nodes", "", file, text)]
     else:
-        file, lesions, noted = "", _targets(arguments.store), []
+        catalog = open_catalog(arguments.store)
+        file, (lesions, noted) = "", fill_baselines(catalog, _targets(catalog, arguments.store))
     try:
         table, issues = evaluate(to_timepoints(lesions), mode=arguments.mode)
     except SettingError as error:
         raise SettingError(f"{file}: {error}" if file else str(error)) from error
-    issues = [_of_file(issue, file) for issue in issues]
+    # those of rows that were added are noted already
+    issues = [_of_file(issue, file) for issue in issues if issue.item]
     if arguments.plot:
         plot_response(table, arguments.plot, kind=arguments.kind)
     written = to_pyrecist(table) if arguments.mode == PYRECIST else table
-    _put(written.set_index("patient_id"), [*noted, *issues], arguments)
+    _put(written.set_index("patient_id"), SHOWN[arguments.mode], [*noted, *issues], arguments, "studies")
     return 1 if any(issue.kind != NO_DIAMETER for issue in issues) else 0
 
 
-def _put(table: pd.DataFrame, issues: list[Issue], arguments: argparse.Namespace) -> None:
+def _put(
+    table: pd.DataFrame, columns: tuple[str, ...], issues: list[Issue], arguments: argparse.Namespace, what: str
+) -> None:
+    """Write a table, or print it, and what was odd."""
+    table = _with_days(table)
+    paths = [str(path) for path in (arguments.output, getattr(arguments, "plot", None)) if path]
     if arguments.output:
-        write_table(_with_days(table), arguments.output)
+        write_table(table, arguments.output)
     if arguments.json:
-        told = {
-            "responses": json.loads(to_json(_with_days(table))),
-            "issues": [issue.message for issue in issues],
-            "written": [str(path) for path in (arguments.output, arguments.plot) if path],
-        }
+        told = {what: json.loads(to_json(table)), "issues": [issue.message for issue in issues], "written": paths}
         print(json.dumps(told, indent=1))
         return
-    if arguments.output or arguments.plot:
-        paths = " and ".join(str(path) for path in (arguments.output, arguments.plot) if path)
-        print(f"{len(table):,} studies written to {paths}")
+    if paths:
+        print(f"{len(table):,} {what} written to {' and '.join(paths)}")
     else:
-        print_table(_with_days(table)[list(SHOWN[arguments.mode])], "studies")
-    print_issues("noted", issues)
+        print_table(table[list(columns)], what)
+    print_issues("noted", issues, IN_JSON)
 
 
 def _with_days(table: pd.DataFrame) -> pd.DataFrame:
@@ -106,16 +111,18 @@ def _with_days(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_measurements(path: Path) -> pd.DataFrame:
-    table = pd.DataFrame(read_csv(path, ("patient_id", "study_date")), dtype="string")
-    table = table.mask(table == "")
+    rows = read_csv(path, ("patient_id", "study_date"))
+    if not rows:
+        raise SourceError(f"{path.name}: no rows below the header; give one per lesion and study")
+    table = pd.DataFrame(rows, dtype="string").replace("", pd.NA)
     patients = table["patient_id"]
     # so that patient 10 comes after 9
     return table.assign(patient_id=patients.astype("Int64")) if patients.str.fullmatch(r"\d{1,18}").all() else table
 
 
-def _targets(store: str) -> pd.DataFrame:
+def _targets(catalog: Catalog, store: str) -> pd.DataFrame:
     """Give the lesions of a store that have an alias."""
-    lesions = name_lesions(open_catalog(store).lesions)
+    lesions = name_lesions(catalog.lesions)
     named = lesions[lesions["alias"].notna()]
     if named.empty:
         raise SettingError(f"{store}: no lesion has an alias, which names it over the studies of its patient")
@@ -136,7 +143,6 @@ def add_tracks(commands: Any) -> None:
 
 
 def _tracks(arguments: argparse.Namespace) -> int:
-    linked, issues = link_lesions(_targets(arguments.store))
-    write_or_print(summarise_tracks(linked), list(TRACK), arguments, "tracks")
-    print_issues("noted", issues)
+    linked, issues = link_lesions(_targets(open_catalog(arguments.store), arguments.store))
+    _put(summarise_tracks(linked), TRACK, issues, arguments, "tracks")
     return 1 if issues else 0

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lesionzarr.report import Issue
+
 if TYPE_CHECKING:
     from lesionzarr.store.catalog import Catalog
 
@@ -41,7 +43,7 @@ def lesions_of_store(catalog: Catalog, features: pd.DataFrame) -> pd.DataFrame:
         .str.replace(r"\s*,\s*", ",", regex=True)
         .str.strip(),
         lesion_location=features["lesion_location"].str.lower(),
-        study_uuid=lesions["study_id"],
+        study_uuid=lesions["study_id"].replace("", pd.NA),
         study_date=lesions["study_date"].astype("string").str.replace("-", ""),
         patient_id=_whole(lesions["patient_id"]),
         sex=lesions["sex"],
@@ -70,8 +72,8 @@ def series_of_store(catalog: Catalog) -> pd.DataFrame:
     rows = pd.DataFrame(
         {
             "uuid": volumes["series_id"],
-            "patient_id": volumes["patient_id"],
-            "study_uuid": volumes["study_id"],
+            "patient_id": volumes["patient_id"].replace("", pd.NA),
+            "study_uuid": volumes["study_id"].replace("", pd.NA),
             "study_date": volumes["study_date"],
             "region": pd.array([json.loads(tags).get("Region") for tags in volumes["tags"]], dtype="string"),
             "subset": volumes["series_id"].map(splits),
@@ -101,6 +103,53 @@ def targets_of_store(catalog: Catalog) -> pd.DataFrame:
     types = [(extra.get("label") or "").partition(",")[0].strip().lower() or None for extra in targets.values()]
     index = pd.Index(list(targets), name="lesion_id", dtype=object)
     return pd.DataFrame({"lesion_label_type": pd.array(types, dtype="string")}, index=index)
+
+
+def fill_baselines(catalog: Catalog, lesions: pd.DataFrame) -> tuple[pd.DataFrame, list[Issue]]:
+    """Say where the first study of a patient is not in a store, so that its lesions are not taken for new ones.
+
+    RECIST 1.1 counts a lesion at a place that was not scanned at the baseline as new (section 4.3.5). A store cannot
+    tell this from a series that was not downloaded or not converted, so that such a lesion counts as not measured.
+
+    Parameters
+    ----------
+    catalog
+        The store.
+    lesions
+        Its targets, named by `lesionzarr.features.tracks.name_lesions`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows, and one without lengths at the first study for each lesion of a region that has no mask there. Where
+        the first study has no series at all, the lengths of the first one that is there are taken away. The id of an
+        added row is empty.
+    list of Issue
+        One for each such patient and region.
+    """
+    issues: list[Issue] = []
+    regions = pd.Series({name: json.loads(tags).get("Region") for name, tags in catalog.volumes["tags"].items()})
+    volumes = catalog.volumes.assign(region=regions, day=catalog.volumes["study_date"].str.replace("-", ""))
+    masked = volumes[volumes["mask"].notna()]
+    added: list[pd.DataFrame] = []
+    filled = lesions.copy()
+    for patient, own in lesions.groupby("patient_id"):
+        day = volumes.loc[volumes["patient_id"] == patient, "day"].min()
+        if pd.isna(day):
+            continue
+        there = masked[(masked["patient_id"] == patient) & (masked["day"] == day)]
+        days = own["study_date"].str.replace("-", "")
+        if own["timepoint"].fillna(0).min() > 0 and (days == day).any():
+            text = f"patient {patient}: no lesions of the baseline; those of the first study count as not measured"
+            issues.append(Issue("no-baseline", str(patient), "", text))
+            filled.loc[days[days == day].index, ["long_mm", "short_mm"]] = float("nan")
+        for region in sorted(set(own["region"].dropna()) - set(there["region"])):
+            late = own[own["region"] == region].drop_duplicates("alias")
+            late = late.assign(study_date=day, long_mm=float("nan"), short_mm=float("nan"))
+            added.append(late.set_axis(pd.Index([""] * len(late), name="lesion_id")))
+            text = f"patient {patient}: no mask of the {region} at the first study; its lesions count as not measured"
+            issues.append(Issue("no-baseline", str(patient), "", f"{text} there"))
+    return pd.concat([filled, *added]) if added else filled, issues
 
 
 def _extras(cell: Any) -> dict[str, Any]:

@@ -198,8 +198,8 @@ def summarise(
     summary |= {} if objects is None else _count_objects(objects)
     summary |= {} if targets is None else _count_targets(targets)
     if series is not None:
-        dates = series["study_date"].astype("string").str.replace("-", "")
-        summary |= {"study_date_min": str(dates.min()), "study_date_max": str(dates.max())}
+        dates = series["study_date"].astype("string").str.replace("-", "").dropna()
+        summary |= {"study_date_min": min(dates, default=None), "study_date_max": max(dates, default=None)}
     described: dict[str, Any] = {
         "summary": summary,
         "volume_ml": describe(features["volume_ml"]),

@@ -27,6 +27,8 @@ COLOURS = {
 NO_RESPONSE = "#57606a"
 RANK = ("CR", "PR", "SD", "Non-CR/Non-PD", "PD", "NE")
 """From the best response to the worst."""
+CLOSE = 0.03
+"""Share of the height of a plot that a text needs."""
 
 
 def plot_response(table: pd.DataFrame, where: str | os.PathLike[str] | Any, *, kind: str = SPIDER) -> None:
@@ -115,6 +117,7 @@ def _draw_densities(densities: pd.DataFrame, axes: Any, groups: Mapping[str, str
 
 
 def _draw_spider(table: pd.DataFrame, axes: Any) -> None:
+    ends: list[tuple[float, float, str]] = []
     for patient, rows in table.reset_index(drop=True).groupby("patient_id", sort=True):
         days = (rows["study_date"] - rows["baseline_date"]).dt.days
         change = rows["change_from_baseline_percent"]
@@ -128,10 +131,24 @@ def _draw_spider(table: pd.DataFrame, axes: Any) -> None:
             )
         later = change[(rows["visit"] > 0) & change.notna()].index
         if len(later):
-            end = days[later[-1]], change[later[-1]]
-            axes.annotate(str(patient), end, xytext=(7, 0), textcoords="offset points", va="center")
+            ends.append((float(days[later[-1]]), float(change[later[-1]]), str(patient)))
+    _name_ends(axes, ends)
     axes.set_xlabel("days from baseline; ring: nadir")
     _finish(axes, table["response"])
+
+
+def _name_ends(axes: Any, ends: list[tuple[float, float, str]]) -> None:
+    """Write patients at the ends of their lines, those that would cover one another in one text."""
+    low, high = axes.get_ylim()
+    texts: list[tuple[float, float, list[str]]] = []
+    for day, change, name in sorted(ends):
+        if texts and texts[-1][0] == day and change - texts[-1][1] < CLOSE * (high - low):
+            texts[-1][2].append(name)
+        else:
+            texts.append((day, change, [name]))
+    for day, change, names in texts:
+        text = ", ".join(names)
+        axes.annotate(text, (day, change), xytext=(7, 0), textcoords="offset points", va="center", fontsize="small")
 
 
 def _draw_waterfall(table: pd.DataFrame, axes: Any) -> None:

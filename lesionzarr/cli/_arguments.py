@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionzarr.store._options import parse_option
@@ -12,6 +13,9 @@ from lesionzarr.window import OWN, PRESETS, WindowLike
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+TABLES = (".csv", ".parquet", ".json")
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def add_command(
@@ -108,3 +112,18 @@ def parse_positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def parse_table(text: str) -> Path:
+    return _parse_path(text, "table", TABLES)
+
+
+def parse_picture(text: str) -> Path:
+    return _parse_path(text, "picture", PICTURES)
+
+
+def _parse_path(text: str, what: str, endings: tuple[str, ...]) -> Path:
+    # before hours of work, not after them
+    if Path(text).suffix not in endings:
+        raise argparse.ArgumentTypeError(f"{text!r}: a {what} ends in {', '.join(endings)}")
+    return Path(text)

@@ -69,6 +69,7 @@ def test_the_commands_for_recist_dataset_run_on_a_dataset_of_the_same_layout(tmp
     assert len(list(Path("targets").glob("*.png"))) == 12 + 1
     assert len(list(Path("windowed").glob("*/*"))) == 6 * 3
     assert sorted(path.name for path in Path("metadata").iterdir()) == ["metadata.json", "resolution.csv"]
+    assert Path("response.png").is_file()
     capsys.readouterr()
 
 

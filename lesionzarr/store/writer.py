@@ -52,11 +52,13 @@ def create_store(location: Location, description: dict[str, str]) -> None:
             raise StoreError(
                 f"{location.name}: holds {own['source']}, not {description['source']}; name another destination"
             )
+        # what the converter knows heals what is damaged, which the new checksum would vouch for
+        own |= description
     else:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         own = {"format": layout.FORMAT, **description, "tool": TOOL, "created": created}
     # written even if it is there: a destination that cannot be written is found before any volume is read
-    _write_json(location, layout.GROUP_FILE, layout.group_metadata({"lesionzarr": own}))
+    _write_json(location, layout.GROUP_FILE, layout.group_metadata({"lesionzarr": layout.seal(own)}))
     _write_json(location, f"{layout.VOLUMES}/{layout.GROUP_FILE}", layout.group_metadata({}))
 
 
@@ -163,7 +165,9 @@ def write_group(location: Location, volume: Volume, provenance: dict[str, Any]) 
         "lesions": lesion_rows(volume),
         "provenance": provenance,
     }
-    metadata = layout.group_metadata({"ome": layout.ome_attributes(volume.grid, volume.modality), "lesionzarr": own})
+    metadata = layout.group_metadata(
+        {"ome": layout.ome_attributes(volume.grid, volume.modality), "lesionzarr": layout.seal(own)}
+    )
     _write_json(location, f"{layout.volume_key(volume.volume_id)}/{layout.GROUP_FILE}", metadata)
 
 
@@ -277,7 +281,7 @@ def _lesion_regions(volume: Volume) -> list[Region]:
 
 def _write_voxels(location: Location, key: str, volume: Volume, voxels: NDArray[Any], profile: str) -> str:
     kind = layout.KINDS[volume.modality]
-    fill_value = _padding(voxels) if volume.modality == "CT" else 0.0
+    fill_value = layout.padding_value(int(voxels[0, 0, 0]), int(voxels.min())) if volume.modality == "CT" else 0.0
     metadata = layout.voxel_metadata(voxels.shape, fill_value, profile, volume.modality)
     return _write_array(location, f"{key}/{kind.array}", volume, voxels.astype(kind.dtype, copy=False), metadata)
 
@@ -309,12 +313,6 @@ def _write_array(location: Location, key: str, volume: Volume, array: NDArray[An
         location.write(f"{key}/c/{number}/0/0", shard)
     _write_json(location, f"{key}/{layout.GROUP_FILE}", metadata)
     return f"sha256:{digest.hexdigest()}"
-
-
-def _padding(voxels: NDArray[Any]) -> int:
-    # outside the reconstruction circle scanners write one constant below air, which fills the corners of the slice
-    corner = int(voxels[0, 0, 0])
-    return corner if corner < -1000 and corner == int(voxels.min()) else -1024
 
 
 def _write_coordinates(location: Location, key: str, volume: Volume) -> None:

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lesionzarr._version import __version__
-from lesionzarr.cli import _convert, _crops, _stores
+from lesionzarr.cli import _care, _convert, _crops, _stores
 from lesionzarr.errors import LesionzarrError, NotFoundError, SettingError
 
 if TYPE_CHECKING:
@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     _crops.add_crop(commands)
     _crops.add_render(commands)
     _stores.add_index(commands)
+    _care.add_verify(commands)
+    _care.add_repair(commands)
+    _care.add_sync(commands)
     _crops.add_pack(commands)
     _convert.add_demo(commands)
     return parser

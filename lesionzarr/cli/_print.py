@@ -18,8 +18,8 @@ def print_counts(counts: dict[str, int]) -> None:
         print(f"{name + ':':26} {number:,}")
 
 
-def print_issues(word: str, issues: Sequence[Issue]) -> None:
+def print_issues(word: str, issues: Sequence[Issue], where: str = "report.json") -> None:
     for issue in issues[:SHOWN]:
         print(f"{word}: {issue.message}", file=sys.stderr)
     if len(issues) > SHOWN:
-        print(f"{word}: ... and {len(issues) - SHOWN:,} more, in report.json", file=sys.stderr)
+        print(f"{word}: ... and {len(issues) - SHOWN:,} more, in {where}", file=sys.stderr)

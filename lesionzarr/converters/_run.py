@@ -137,7 +137,7 @@ def convert(
     converter = make_converter(name, source, options)
     location = open_location(destination, storage_options)
     scan = converter.scan()
-    create_store(location, _description(converter))
+    create_store(location, description(converter))
     plan = plan_conversion(scan, location, profile)
     for volume in plan.update:
         update_volume(location, volume)
@@ -191,13 +191,28 @@ def convert_volume(converter: Converter, volume: Volume, location: Location, pro
     return Outcome(volume, tuple(size_issues(volume, voxels.shape)))
 
 
-def _description(converter: Converter) -> dict[str, str]:
+def description(converter: Converter | type[Converter]) -> dict[str, str]:
+    """Say for the root group of a store which dataset it holds."""
     return {
         "source": converter.name,
         "title": converter.title,
         "licence": converter.licence,
         "citation": converter.citation,
     }
+
+
+def convert_volumes(
+    converter: Converter,
+    volumes: tuple[Volume, ...],
+    location: Location,
+    profile: str,
+    *,
+    workers: int,
+    progress: Callable[[Progress], None] | None,
+) -> list[Outcome]:
+    """Convert some volumes, whatever the store holds of them."""
+    plan = Plan(volumes, (), (), {}, ())
+    return _follow(_outcomes(converter, plan, location, profile, workers, None), plan, progress)
 
 
 def _delete_replaced(location: Location, plan: Plan, outcomes: list[Outcome]) -> list[Issue]:

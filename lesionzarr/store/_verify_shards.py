@@ -75,11 +75,11 @@ def check_index(location: Location, key: str, shape: tuple[int, int, int]) -> No
         Of the array.
     """
     with _disk_faults():
-        opened = location.open_tail(key, _index_bytes(shape))
+        opened = location.open_tail(key, index_bytes(shape))
     if opened is None:
         raise Fault("missing")
     blob, tail = opened
-    _parse_index(np.frombuffer(tail, dtype=np.uint8), _index_bytes(shape), blob.size)
+    _parse_index(np.frombuffer(tail, dtype=np.uint8), index_bytes(shape), blob.size)
 
 
 def read_array(
@@ -124,6 +124,12 @@ def read_array(
     return faults, Values(f"sha256:{digest.hexdigest()}", first, lowest) if whole else None
 
 
+def index_bytes(shape: tuple[int, int, int]) -> int:
+    """Give the size of the index of each shard of an array of some shape, with its checksum."""
+    shards = zip(layout.shard_shape(shape), layout.CHUNK, strict=True)
+    return 16 * math.prod(shard // chunk for shard, chunk in shards) + 4
+
+
 def damage(data: bytes, shape: tuple[int, int, int]) -> str | None:
     """Say what is wrong with a shard of an array of some shape, as far as its own checksums tell."""
     try:
@@ -154,7 +160,7 @@ def _read_shard(
 
 def _check_chunks(data: NDArray[np.uint8], shape: tuple[int, int, int]) -> Ints:
     """Check the index and every chunk of a shard; give offset and length of each."""
-    size = _index_bytes(shape)
+    size = index_bytes(shape)
     index = _parse_index(data[-size:], size, len(data))
     wrong = sum(google_crc32c.value(data[at : at + length]) != CRC_OF_CHECKED for at, length in index.tolist())
     if wrong:
@@ -162,21 +168,17 @@ def _check_chunks(data: NDArray[np.uint8], shape: tuple[int, int, int]) -> Ints:
     return index
 
 
-def _parse_index(tail: NDArray[np.uint8], index_bytes: int, object_bytes: int) -> Ints:
+def _parse_index(tail: NDArray[np.uint8], size: int, object_bytes: int) -> Ints:
     table = tail[:-4]
-    if len(tail) != index_bytes or crc32c(table) != tail[-4:].tobytes():
+    if len(tail) != size or crc32c(table) != tail[-4:].tobytes():
         raise Fault("its index is damaged, or its end is cut off")
     index: Ints = np.frombuffer(table.tobytes(), dtype="<u8").reshape(-1, 2).astype(np.int64)
     offsets, lengths = index[np.lexsort((index[:, 1], index[:, 0]))].T
     ends = np.cumsum(lengths)
     # one after the other from the start up to the index, so that every byte belongs to one
-    if (offsets != ends - lengths).any() or ends[-1] + index_bytes != object_bytes:
+    if (offsets != ends - lengths).any() or ends[-1] + size != object_bytes:
         raise Fault("its chunks do not fill it, or it has lost some bytes")
     return index
-
-
-def _index_bytes(shape: tuple[int, int, int]) -> int:
-    return 16 * len(list(_places(layout.shard_shape(shape)))) + 4
 
 
 def _places(shard_shape: tuple[int, int, int]) -> Iterator[tuple[slice, ...]]:

@@ -194,7 +194,7 @@ def _find_faults(stored: _Stored, objects: Mapping[str, int], *, voxels: bool) -
     else:
         padding = None
         for key in stored.keys:
-            if "/c/" in key and not key.endswith("/c/0"):
+            if layout.is_shard(key):
                 _note(found, key, "damaged-shard", lambda key=key: check_index(stored.location, key, stored.grid.shape))
     for key, document in _metadata(stored, padding):
         _note(found, key, "damaged-metadata", lambda key=key, document=document: _compare(stored, key, document))

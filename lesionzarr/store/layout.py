@@ -181,6 +181,11 @@ def object_keys(shape: tuple[int, int, int], modality: str, *, has_mask: bool = 
     return [*voxels, *coordinates, *groups]
 
 
+def is_shard(key: str) -> bool:
+    """Tell the shards of a volume from its metadata and its coordinates, which have one axis."""
+    return "/c/" in key and not key.endswith("/c/0")
+
+
 def voxel_metadata(
     shape: tuple[int, int, int], fill_value: float, profile: str, modality: str = "CT"
 ) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def verify_store(
     threads
         Volumes that are looked at at a time; None for as many as there are cores.
     progress
-        Called after every volume with the bytes that have been looked at, and of how many.
+        Called after every volume whose voxels were read, with the bytes that are done, and of how many.
 
     Returns
     -------
@@ -123,8 +123,8 @@ def verify_store(
         issues += checked.issues
         issues += tables.compare(checked)
         leftovers += [_stray(location, key) for key in checked.strays]
-        done += sizes.get(checked.volume_id, 0)
-        if progress:
+        if progress and checked.volume_id in sizes:
+            done += sizes[checked.volume_id]
             progress(done, total)
     leftovers += [_stray(location, key) for key in listing.others if key not in {*OF_STORE, *OF_CATALOG}]
     return _told(listing, issues, leftovers, chosen)

@@ -58,8 +58,25 @@ def create_store(location: Location, description: dict[str, str]) -> None:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         own = {"format": layout.FORMAT, **description, "tool": TOOL, "created": created}
     # written even if it is there: a destination that cannot be written is found before any volume is read
-    _write_json(location, layout.GROUP_FILE, layout.group_metadata({"lesionzarr": layout.seal(own)}))
-    _write_json(location, f"{layout.VOLUMES}/{layout.GROUP_FILE}", layout.group_metadata({}))
+    _write_groups(location, own)
+
+
+def restore_root(location: Location, description: dict[str, str]) -> None:
+    """Write a damaged root group and the group of volumes anew; its time stays if that can be read.
+
+    Parameters
+    ----------
+    location
+        The store.
+    description
+        As of `create_store`.
+    """
+    try:
+        created = json.loads(location.read(layout.GROUP_FILE) or b"")["attributes"]["lesionzarr"]["created"]
+        datetime.fromisoformat(created)
+    except (ValueError, KeyError, TypeError):
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+    _write_groups(location, {"format": layout.FORMAT, **description, "tool": TOOL, "created": created})
 
 
 def read_root(location: Location) -> dict[str, Any] | None:
@@ -277,6 +294,11 @@ def _lesion_regions(volume: Volume) -> list[Region]:
             depth, rows, columns = layout.LESION_SIZE
             regions.append(Region((z, y, x), (z + depth, y + rows, x + columns)))
     return regions
+
+
+def _write_groups(location: Location, own: dict[str, Any]) -> None:
+    _write_json(location, layout.GROUP_FILE, layout.group_metadata({"lesionzarr": layout.seal(own)}))
+    _write_json(location, f"{layout.VOLUMES}/{layout.GROUP_FILE}", layout.group_metadata({}))
 
 
 def _write_voxels(location: Location, key: str, volume: Volume, voxels: NDArray[Any], profile: str) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lesionzarr.store._verify_volume import Checked
     from lesionzarr.store.location import Location
 
+CATALOG = layout.VOLUMES_TABLE.partition("/")[0]
 REMEDY = "derive the catalog anew (`lesionzarr index`)"
 
 
@@ -49,6 +50,12 @@ class Tables:
     """Of the store."""
     volumes: Table | None
     lesions: Table | None
+
+    def apart(self) -> Iterator[Issue]:
+        """Tell that the two are not of one writing, which each of them says in its metadata."""
+        if self.volumes and self.lesions and self.volumes.rows.schema.metadata != self.lesions.rows.schema.metadata:
+            text = f"{self.name}/{CATALOG}: its two tables do not belong together; {REMEDY}"
+            yield Issue("damaged-catalog", "", CATALOG, text)
 
     def missing(self, there: set[str]) -> Iterator[Issue]:
         """Tell volumes that the catalog has and the store has not, once each."""
@@ -95,7 +102,7 @@ def read_tables(location: Location) -> tuple[Tables, list[Issue]]:
 
 def _parse_table(key: str, data: bytes, schema: pa.Schema) -> Table:
     try:
-        rows = pq.read_table(io.BytesIO(data))
+        rows = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         rows.validate(full=True)
         ids = rows["volume_id"].to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:

@@ -109,18 +109,14 @@ def read_array(
     for number, start in enumerate(range(0, shape[0], shard_shape[0])):
         name = f"{key}/c/{number}/0/0"
         try:
-            voxels = _read_shard(location, name, shape, dtype, decode)
+            # nothing but a shard's first and lowest value outlives it
+            ends = _digest_shard(digest, _read_shard(location, name, shape, dtype, decode), start, shape)
         except Fault as fault:
             whole = False
             if str(fault) not in {"missing", "empty"}:
                 faults[name] = str(fault)
             continue
-        part = voxels[: shape[0] - start, : shape[1], : shape[2]]
-        for plane in part:
-            digest.update(np.ascontiguousarray(plane).data)
-        lowest = min(lowest, float(part.min()))
-        if number == 0:
-            first = float(part[0, 0, 0])
+        first, lowest = ends[0] if number == 0 else first, min(lowest, ends[1])
     return faults, Values(f"sha256:{digest.hexdigest()}", first, lowest) if whole else None
 
 
@@ -137,6 +133,14 @@ def damage(data: bytes, shape: tuple[int, int, int]) -> str | None:
     except Fault as fault:
         return str(fault)
     return None
+
+
+def _digest_shard(digest: Any, voxels: NDArray[Any], start: int, shape: tuple[int, int, int]) -> tuple[float, float]:
+    """Add the voxels of a shard to a SHA-256; give the first and the lowest."""
+    part = voxels[: shape[0] - start, : shape[1], : shape[2]]
+    for plane in part:
+        digest.update(np.ascontiguousarray(plane).data)
+    return float(part[0, 0, 0]), float(part.min())
 
 
 def _read_shard(

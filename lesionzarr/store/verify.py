@@ -126,6 +126,9 @@ def verify_store(
         if progress and checked.volume_id in sizes:
             done += sizes[checked.volume_id]
             progress(done, total)
+    if not OF_THE_CATALOG.intersection(issue.kind for issue in issues):
+        # else it is derived anew in any case
+        issues += tables.apart()
     leftovers += [_stray(location, key) for key in listing.others if key not in {*OF_STORE, *OF_CATALOG}]
     return _told(listing, issues, leftovers, chosen)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +101,9 @@ def read_tables(location: Location) -> tuple[Tables, list[Issue]]:
 
 def _parse_table(key: str, data: bytes, schema: pa.Schema) -> Table:
     try:
-        rows = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        rows = pq.read_table(
+            pa.BufferReader(data), page_checksum_verification=True, pre_buffer=False, use_threads=False
+        )
         rows.validate(full=True)
         ids = rows["volume_id"].to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from lesionzarr.store.location import Location
 
+CLAIMS = "claims"
+"""Folder of what conversions that are under way write for each other: no part of the store."""
+
 ASKING = 16
 """Requests at a time, where every object is asked for."""
 
@@ -51,7 +54,7 @@ def list_store(location: Location) -> Listing:
         volume_id, slash, _ = rest.partition("/")
         if first == layout.VOLUMES and slash:
             volumes.setdefault(volume_id, {})[key] = size
-        else:
+        elif first != CLAIMS:
             others[key] = size
     whole = {name for name, objects in volumes.items() if f"{layout.volume_key(name)}/{layout.GROUP_FILE}" in objects}
     return Listing(

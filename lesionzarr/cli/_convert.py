@@ -44,7 +44,7 @@ def add_convert(commands: Any) -> None:
         add_source_options(parser)
         for item in fields(kind):
             if item.name != "source":
-                _add_setting(parser, f"--{item.name.replace('_', '-')}", **item.metadata)
+                add_setting(parser, f"--{item.name.replace('_', '-')}", **item.metadata)
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         parser.add_argument(
             "--workers", type=parse_positive, default=cpus, metavar="N", help="processes (default: %(default)s)"
@@ -55,7 +55,7 @@ def add_convert(commands: Any) -> None:
         parser.set_defaults(converter=name)
 
 
-def _add_setting(
+def add_setting(
     parser: argparse.ArgumentParser,
     name: str,
     *,

@@ -147,7 +147,7 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     converter = make_converter(name, source, options, partial(source_path, source_options or {}))
     location = open_location(destination, storage_options)
     scan = converter.scan()
-    create_store(location, _description(converter))
+    create_store(location, description(converter))
     plan = plan_conversion(scan, location, profile)
     for volume in plan.update:
         update_volume(location, volume)
@@ -217,13 +217,28 @@ def source_path(options: Mapping[str, Any], path: str | Path) -> SourcePath:
     )
 
 
-def _description(converter: Converter) -> dict[str, str]:
+def description(converter: Converter | type[Converter]) -> dict[str, str]:
+    """Say for the root group of a store which dataset it holds."""
     return {
         "source": converter.name,
         "title": converter.title,
         "licence": converter.licence,
         "citation": converter.citation,
     }
+
+
+def convert_volumes(
+    converter: Converter,
+    volumes: tuple[Volume, ...],
+    location: Location,
+    profile: str,
+    *,
+    workers: int,
+    progress: Callable[[Progress], None] | None,
+) -> list[Outcome]:
+    """Convert some volumes, whatever the store holds of them."""
+    plan = Plan(volumes, (), (), {}, ())
+    return _follow(_outcomes(converter, plan, location, profile, workers, None), plan, progress)
 
 
 def _delete_replaced(location: Location, plan: Plan, outcomes: list[Outcome]) -> list[Issue]:

@@ -1,6 +1,7 @@
 """CT lesion datasets as cloud-ready Zarr, and windowed lesion crops read back from it."""
 
 from lesionzarr._version import __version__
+from lesionzarr.converters._care import repair, verify
 from lesionzarr.converters._run import convert
 from lesionzarr.export.pack import pack
 from lesionzarr.readers.crop import CropReader
@@ -10,6 +11,7 @@ from lesionzarr.readers.study import StudyReader
 from lesionzarr.store.catalog import Catalog
 from lesionzarr.store.catalog import open_catalog as open  # noqa: A004 - read as lesionzarr.open
 from lesionzarr.store.packs import Pack, open_pack
+from lesionzarr.store.sync import sync
 from lesionzarr.window import PRESETS, Window
 
 __all__ = [
@@ -26,4 +28,7 @@ __all__ = [
     "open",
     "open_pack",
     "pack",
+    "repair",
+    "sync",
+    "verify",
 ]

@@ -20,31 +20,47 @@ INTERVAL_S = 10.0
 
 @contextmanager
 def show_progress() -> Iterator[Callable[[Progress], None]]:
-    """Give the function that is called with how far the work is."""
-    if sys.stderr.isatty():
-        with tqdm(unit=" slices", unit_scale=True, dynamic_ncols=True) as bar:
+    """Give the function that is called with how far a conversion is."""
+    with _show("slices") as show:
 
-            def move(progress: Progress) -> None:
-                bar.total = progress.total_slices
-                bar.set_postfix_str(f"{progress.volumes}/{progress.total_volumes} volumes", refresh=False)
-                bar.update(progress.slices - bar.n)
+        def tell(progress: Progress) -> None:
+            show(progress.slices, progress.total_slices, f"{progress.volumes}/{progress.total_volumes} volumes")
+
+        yield tell
+
+
+@contextmanager
+def show_bytes() -> Iterator[Callable[[int, int], None]]:
+    """Give the function that is called with the bytes that are done, and of how many."""
+    with _show("B") as show:
+        yield lambda done, total: show(done, total, "")
+
+
+@contextmanager
+def _show(unit: str) -> Iterator[Callable[[int, int, str], None]]:
+    if sys.stderr.isatty():
+        with tqdm(unit=f" {unit}", unit_scale=True, dynamic_ncols=True) as bar:
+
+            def move(done: int, total: int, text: str) -> None:
+                bar.total = total
+                bar.set_postfix_str(text, refresh=False)
+                bar.update(done - bar.n)
 
             yield move
     else:
-        yield _plain_lines()
+        yield _plain_lines(unit)
 
 
-def _plain_lines() -> Callable[[Progress], None]:
+def _plain_lines(unit: str) -> Callable[[int, int, str], None]:
     began = last = time.monotonic()
 
-    def tell(progress: Progress) -> None:
+    def tell(done: int, total: int, _: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= INTERVAL_S or progress.volumes == progress.total_volumes:
+        if now - last >= INTERVAL_S or done == total:
             last = now
-            print(
-                tqdm.format_meter(progress.slices, progress.total_slices, now - began, ncols=0, unit=" slices"),
-                file=sys.stderr,
-            )
+            scaled = unit == "B"
+            line = tqdm.format_meter(done, total, now - began, ncols=0, unit=f" {unit}", unit_scale=scaled)
+            print(line, file=sys.stderr)
 
     return tell

@@ -4,6 +4,7 @@
 
     LesionzarrError
     ├── SourceError       ValueError   a source file or table is unreadable: mend or fetch it again
+    ├── UnreachableError           a source behind a URL that cannot be reached: try again, or check credentials
     ├── GeometryError     ValueError   a size, box or spacing that cannot be: ask for something else
     ├── SettingError      ValueError   an option or argument that means nothing: correct the call
     ├── NotFoundError     KeyError     an id or name that is not there: near matches are named
@@ -41,6 +42,10 @@ class SourceError(LesionzarrError, ValueError):
     def __init__(self, message: str, file: str = "") -> None:
         super().__init__(message)
         self.file = file
+
+
+class UnreachableError(LesionzarrError):
+    """A source behind a URL that cannot be reached, which says nothing of its files: no OSError, as of a bad file."""
 
 
 class GeometryError(LesionzarrError, ValueError):

@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from lesionzarr.geometry import Grid
     from lesionzarr.lesion import Lesion
     from lesionzarr.report import Issue
+    from lesionzarr.source import Remote
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """One file that voxels come from, in a folder or in a zip."""
 
-    root: str
-    """Folder or zip that holds it."""
+    root: str | Remote
+    """Folder or zip that holds it; with how it is read, where that is behind a URL."""
     name: str
     """Path inside the root, with forward slashes."""
     size: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -112,6 +113,31 @@ def test_lesions_of_every_orientation_are_the_same(orientations):
     tables = [rows[columns].to_numpy().tolist() for _, rows in catalog.lesions.groupby("volume_id")]
     assert len(tables) == 48
     assert all(table == tables[0] for table in tables)
+
+
+def test_a_real_dicom_series_and_its_real_nifti_mask_go_through_the_store_and_out(run, data, tmp_path):
+    pytest.importorskip("pydicom", reason="the extra dicom is absent")
+    from lesionzarr.formats.dicom import find_stacks, scan_headers
+
+    series = data / "ct" / "totalsegmentator_abdomen_J2K_20slices.zip"
+    (stack,) = find_stacks(scan_headers([series])).stacks
+    masks = tmp_path / "raw" / "images" / "nifti" / "train" / "masks"
+    masks.mkdir(parents=True)
+    given = masks / f"{stack.series_uid}.nii.gz"
+    shutil.copy(data / "nifti" / "seg_of_ct_totalsegmentator_abdomen_LAS_uint8.nii.gz", given)
+    code, _, err = run(
+        "convert", "recist-dataset", tmp_path / "raw", tmp_path / "a.zarr", "--dicom", series, "--workers", 1
+    )
+    assert code == 0, err
+    assert run("export", "nifti", tmp_path / "a.zarr", "-o", tmp_path / "out")[0] == 0
+    image, mask = (SimpleITK.ReadImage(next((tmp_path / "out" / kind).iterdir())) for kind in ("images", "masks"))
+    for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(image, name)() == getattr(mask, name)()
+    # laid on the exported image by their places in the world, the given mask is the exported one
+    laid = SimpleITK.Resample(SimpleITK.ReadImage(given), image, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor)
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(laid), SimpleITK.GetArrayFromImage(mask))
+    # organs are denser than lung and air
+    assert np.mean(SimpleITK.GetArrayFromImage(image)[SimpleITK.GetArrayFromImage(mask) > 0] < -300) < 0.1
 
 
 def test_the_command_writes_images_masks_and_labels(run, store, tmp_path):

@@ -69,6 +69,20 @@ def test_the_commands_for_recist_dataset_run_on_a_dataset_of_the_same_layout(tmp
     assert len(list(Path("targets").glob("*.png"))) == 12 + 1
     assert len(list(Path("windowed").glob("*/*"))) == 6 * 3
     assert sorted(path.name for path in Path("metadata").iterdir()) == ["metadata.json", "resolution.csv"]
+    assert Path("response.png").is_file()
+    capsys.readouterr()
+
+
+def test_the_commands_of_care_run_on_a_store_of_the_same_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    load_converter("deeplesion").example(Path("DeepLesion"), 0)
+    assert main(["convert", "deeplesion", "DeepLesion", "deeplesion.zarr", "--workers", "1"]) == 0
+    (block,) = (block for block in blocks("sh") if "lesionzarr verify" in block)
+    for line in block.splitlines():
+        words = shlex.split(line.replace("s3://bucket/", "copy-of-").split(" --storage-option")[0], comments=True)
+        assert words.pop(0) == "lesionzarr"
+        assert main(words) == 0, line
+    assert main(["verify", "copy-of-deeplesion.zarr"]) == 0
     capsys.readouterr()
 
 

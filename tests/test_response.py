@@ -8,7 +8,9 @@ import pytest
 
 from lesionzarr.errors import NotFoundError, SettingError
 from lesionzarr.features.plots import plot_response
-from lesionzarr.features.response import COLUMNS, evaluate, to_timepoints
+from lesionzarr.features.response import COLUMNS
+from lesionzarr.features.response import evaluate as evaluate_all
+from lesionzarr.features.timepoints import to_timepoints
 
 DATES = [f"2022-{month:02d}-01" for month in range(1, 13)]
 
@@ -29,6 +31,11 @@ def course(*visits, nodes=(), categories=None, statuses=None, patient=1):
         for alias, diameter in visit.items()
     ]
     return pd.DataFrame(rows)
+
+
+def evaluate(frame, **settings):
+    """Evaluate a table; what was odd in it is left aside."""
+    return evaluate_all(frame, **settings)[0]
 
 
 def responses(frame, mode="recist-1.1"):
@@ -285,28 +292,128 @@ def test_a_store_s_lesions_give_the_diameter_that_counts():
     assert to_timepoints(lesions)["diameter_mm"].tolist() == [30, 12]
 
 
+@pytest.fixture
+def two_patients():
+    """Two patients whose targets A shrink from 30 to 20 mm and whose B stay as they are."""
+    visits = {"A": 30, "B": 10}, {"A": 15, "B": 10}
+    return pd.concat([course(*visits, patient=1), course(*visits, patient=2)], ignore_index=True)
+
+
+def test_a_table_without_faults_has_no_issues(two_patients):
+    table, issues = evaluate_all(two_patients)
+    assert issues == []
+    assert table["response"].tolist() == [pd.NA, "PR"] * 2
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("column", "cell", "kind", "message"),
     [
-        ({"diameter_mm": [-1.0, 2.0]}, "below 0"),
-        ({"category": ["target", "Target"]}, "category"),
-        ({"status": ["absent", "gone"]}, "status"),
-        ({"study_date": ["2020-01-01", "01.02.2020"]}, r"row 1: study date '01\.02\.2020' is none"),
-        ({"study_date": ["2020-01-01", None]}, "is none"),
-        ({"alias": ["A", None]}, "no alias"),
-        ({"study_date": ["2020-01-01", "20200101"]}, "second row"),
+        ("diameter_mm", -1.0, "bad-diameter", "-1.0 is no length"),
+        ("diameter_mm", "9,2", "bad-diameter", "'9,2' is no length"),
+        ("diameter_mm", math.inf, "bad-diameter", "inf is no length"),
+        ("diameter_mm", None, "no-diameter", "no diameter"),
+        ("diameter_mm", " ", "no-diameter", "no diameter"),
     ],
 )
-def test_what_means_nothing_is_refused_by_patient_and_fault(change, message):
-    frame = course({"A": 1.0}, {"A": 2.0}).assign(**change)
-    for mode in ("recist-1.1", "pyrecist"):
-        with pytest.raises(SettingError, match=message):
-            evaluate(frame, mode=mode)
+def test_a_diameter_that_is_none_counts_as_not_measured(two_patients, column, cell, kind, message):
+    frame = two_patients.astype({column: object})
+    frame.loc[2, column] = cell
+    table, issues = evaluate_all(frame)
+    assert [(issue.kind, issue.item) for issue in issues] == [(kind, "row 2")]
+    assert message in issues[0].message
+    assert table["response"].tolist() == [pd.NA, "NE", pd.NA, "PR"]
+    assert table["sum_mm"].tolist() == pytest.approx([40, math.nan, 40, 25], nan_ok=True)
+    # what is not there adds nothing in pyrecist
+    assert evaluate(frame, mode="pyrecist")["sum_mm"].tolist() == [40, 10, 40, 25]
+
+
+@pytest.mark.parametrize("cell", ["01.02.2020", "2020-02-30", "20-200130", "2020013", "", None, math.nan])
+@pytest.mark.parametrize("mode", ["recist-1.1", "pyrecist"])
+def test_a_row_without_a_date_leaves_its_patient_open_and_no_other(two_patients, cell, mode):
+    frame = two_patients.astype({"study_date": object})
+    frame.loc[1, "study_date"] = cell
+    table, issues = evaluate_all(frame, mode=mode)
+    assert [(issue.kind, issue.item) for issue in issues] == [("bad-date", "row 1")]
+    assert "YYYY-MM-DD" in issues[0].message
+    assert "patient 1 is not evaluated" in issues[0].message
+    # the sums of its other rows are there; the row may have been another study
+    assert table["sum_mm"].tolist()[0] == 30
+    unknown = "NE" if mode == "recist-1.1" else pd.NA
+    assert table["response"].tolist() == [pd.NA, unknown, pd.NA, "PR"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "kind", "message"),
+    [
+        ("alias", None, "no-alias", "no alias"),
+        ("alias", "", "no-alias", "no alias"),
+        ("category", "measurable", "bad-category", "'measurable' is none of target, non-target, new"),
+        ("category", None, "bad-category", "no category; the row"),
+    ],
+)
+def test_a_row_that_cannot_be_placed_leaves_its_patient_open_and_no_other(two_patients, column, cell, kind, message):
+    two_patients.loc[3, column] = cell
+    table, issues = evaluate_all(two_patients)
+    assert [(issue.kind, issue.item) for issue in issues] == [(kind, "row 3")]
+    assert message in issues[0].message
+    assert table["response"].tolist() == [pd.NA, "NE", pd.NA, "PR"]
+
+
+def test_a_row_without_a_patient_is_left_out(two_patients):
+    frame = two_patients.astype({"patient_id": object})
+    frame.loc[len(frame)] = {**frame.loc[0], "patient_id": None}
+    table, issues = evaluate_all(frame)
+    assert [issue.kind for issue in issues] == ["no-patient"]
+    assert table["response"].tolist() == [pd.NA, "PR"] * 2
+
+
+def test_an_unknown_state_or_kind_of_lesion_is_told_and_taken_for_none(two_patients):
+    frame = two_patients.assign(category=["target", "non-target"] * 4).astype({"status": object, "node": object})
+    frame.loc[1, "status"] = frame.loc[5, "status"] = "present"
+    frame.loc[3, "status"] = "gone"
+    frame.loc[0, "node"] = "perhaps"
+    table, issues = evaluate_all(frame)
+    assert [(issue.kind, issue.item) for issue in issues] == [("bad-status", "row 3"), ("bad-node", "row 0")]
+    assert table["response"].tolist() == [pd.NA, "PR"] * 2
+
+
+def test_words_of_a_csv_are_read_as_people_write_them(two_patients):
+    frame = two_patients.assign(category=["Target", "NON-TARGET "] * 4, node=["false", "TRUE", "0", "1"] * 2)
+    table, issues = evaluate_all(frame.astype("string"))
+    assert issues == []
+    assert table["sum_mm"].tolist() == [30, 15, 30, 15]
+    # lymph nodes of 10 mm are still there
+    assert table["non_target_response"].tolist() == [pd.NA, "Non-CR/Non-PD"] * 2
+
+
+def test_of_two_rows_for_one_lesion_the_first_counts_unless_they_differ(two_patients):
+    same = pd.concat([two_patients, two_patients.loc[[2]]], ignore_index=True)
+    table, issues = evaluate_all(same)
+    assert [(issue.kind, issue.item) for issue in issues] == [("double-row", "row 8")]
+    assert table["response"].tolist() == [pd.NA, "PR"] * 2
+    other = pd.concat([two_patients, two_patients.loc[[2]].assign(diameter_mm=29.0)], ignore_index=True)
+    table, issues = evaluate_all(other)
+    assert [issue.item for issue in issues] == ["row 8"]
+    assert table["response"].tolist() == [pd.NA, "NE", pd.NA, "PR"]
+
+
+def test_issues_of_a_store_name_the_lesion(two_patients):
+    frame = two_patients.set_index(pd.Index([f"L{n}" for n in range(8)], name="lesion_id"))
+    frame.loc["L4", "diameter_mm"] = -3
+    _, issues = evaluate_all(frame)
+    assert (issues[0].item, issues[0].lesions) == ("L4", ("L4",))
 
 
 def test_missing_columns_and_unknown_modes_are_named():
-    with pytest.raises(SettingError, match="no column diameter_mm"):
-        evaluate(course({"A": 1}).drop(columns="diameter_mm"))
+    for name, others in {
+        "diameter_mm": " or measurement or recist_measurement_mm",
+        "alias": " or lesion_label_alias",
+        "study_date": "",
+        "patient_id": "",
+    }.items():
+        for function in (evaluate, to_timepoints):
+            with pytest.raises(SettingError, match=f"no column {name}{others}; add it, or rename one of "):
+                function(course({"A": 1}).drop(columns=name))
     with pytest.raises(NotFoundError, match=r"recist-1\.1"):
         evaluate(course({"A": 1}), mode="recist")
 

@@ -11,7 +11,7 @@ import pytest
 import lesionzarr
 
 PACKAGE = Path(lesionzarr.__file__).parent
-VOCABULARY = {"errors", "report", "geometry", "window", "recist", "lesion", "series"}
+VOCABULARY = {"errors", "report", "geometry", "window", "recist", "lesion", "series", "source"}
 MAY_IMPORT = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     "_version": set(),
@@ -24,11 +24,12 @@ MAY_IMPORT = {
     "readers": VOCABULARY | {"store", "_lazy"},
     "features": VOCABULARY | {"store", "readers"},
     "export": VOCABULARY | {"formats", "store", "readers", "features"},
+    "viewer": VOCABULARY | {"store"},
 }
 """Rooms that may import anything are left out: the command line, the demo, the package's front."""
 
-STEERING = {"lesionzarr.converters._plan", "lesionzarr.converters._run"}
-"""These two alone of their room meet the store."""
+STEERING = {"lesionzarr.converters._care", "lesionzarr.converters._plan", "lesionzarr.converters._run"}
+"""These alone of their room meet the store."""
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], "lesionzarr."))
 

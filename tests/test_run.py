@@ -67,7 +67,8 @@ def tree(store):
             data = path.read_bytes()
             if name == "zarr.json":
                 root = json.loads(data)
-                del root["attributes"]["lesionzarr"]["created"]
+                for stamp in ("created", "checksum"):
+                    del root["attributes"]["lesionzarr"][stamp]
                 data = json.dumps(root).encode()
             found[name] = hashlib.sha256(data).hexdigest()
     return found

@@ -17,9 +17,10 @@ import lesionzarr
 from lesionzarr.errors import GeometryError, SettingError
 from lesionzarr.features.intensities import count_intensities, describe_intensities, intensity_density
 from lesionzarr.features.measure import measure_mask
-from lesionzarr.features.response import evaluate, to_timepoints
+from lesionzarr.features.response import evaluate
 from lesionzarr.features.statistics import COLUMNS, describe, diameters, measure_labels, summarise
 from lesionzarr.features.store import features_of_store
+from lesionzarr.features.timepoints import to_timepoints
 from lesionzarr.features.tracks import link_lesions, name_lesions, summarise_tracks
 from lesionzarr.features.upstream import measure_as_upstream
 from lesionzarr.samples import recist_dataset, recist_truth
@@ -332,10 +333,12 @@ def test_made_up_lesions_measure_as_they_were_drawn(recist_store):
 def test_targets_of_a_store_are_followed_and_evaluated(recist_store):
     lesions = name_lesions(recist_store.lesions)
     targets = {(one.stem, one.label): one for one in recist_truth(image_size=192, slices=30) if one.target}
-    tracks = summarise_tracks(link_lesions(lesions))
+    linked, _ = link_lesions(lesions)
+    tracks = summarise_tracks(linked)
     assert len(tracks) == len({(one.patient, one.alias, one.location) for one in targets.values()})
     assert not tracks["is_new"].any()
-    table = evaluate(to_timepoints(lesions))
+    table, issues = evaluate(to_timepoints(lesions))
+    assert issues == []
     sums = lesions[lesions["alias"].notna()].groupby(["patient_id", "study_date"])
     drawn = sums.apply(
         lambda rows: sum(targets[v, m].measured_mm for v, m in zip(rows["volume_id"], rows["mask_label"], strict=True))

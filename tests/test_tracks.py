@@ -9,14 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lesionzarr.errors import SettingError
-from lesionzarr.features.response import evaluate, to_timepoints
-from lesionzarr.features.tracks import link_lesions, name_lesions, summarise_tracks
+from lesionzarr.features.response import evaluate
+from lesionzarr.features.timepoints import to_timepoints
+from lesionzarr.features.tracks import link_lesions as link_all
+from lesionzarr.features.tracks import name_lesions, summarise_tracks
 
 NAMES = ["patient_id", "study_date", "alias", "location", "long_mm", "short_mm"]
 
 
 def lesions(*rows):
     return pd.DataFrame(rows, columns=NAMES)
+
+
+def link_lesions(frame):
+    """Link a table; what was odd in it is left aside."""
+    return link_all(frame)[0]
 
 
 @pytest.fixture
@@ -75,7 +82,7 @@ def test_one_alias_at_two_places_is_two_lesions():
 
 
 def test_nothing_is_guessed_for_rows_that_cannot_be_told_apart_or_have_no_alias():
-    linked = link_lesions(
+    linked, issues = link_all(
         lesions(
             ("1", "20200101", "A", "liver", 5.0, 4.0),
             ("1", "20200101", "A", "liver", 9.0, 4.0),
@@ -88,6 +95,8 @@ def test_nothing_is_guessed_for_rows_that_cannot_be_told_apart_or_have_no_alias(
     assert linked["track_id"].isna().tolist() == [True, True, True, True, False, False]
     assert linked["status"].isna().tolist() == [True, True, True, True, False, False]
     assert linked["track_id"][5] == "1/B"
+    assert [(issue.kind, issue.item) for issue in issues] == [("double-lesion", "row 0"), ("double-lesion", "row 1")]
+    assert "1/A/liver" in issues[0].message
 
 
 def test_patients_do_not_share_lesions_or_visits():
@@ -100,20 +109,27 @@ def test_timepoints_order_studies_where_there_is_no_date():
     frame = lesions(("1", None, "A", "liver", 5.0, 4.0), ("1", None, "A", "liver", 6.0, 4.0))
     frame = frame.drop(columns="study_date").assign(timepoint=[3, 1])
     assert link_lesions(frame)["visit"].tolist() == [1, 0]
-    with pytest.raises(SettingError, match="row 1: no timepoint"):
-        link_lesions(frame.assign(timepoint=[3, None]))
+    linked, issues = link_all(frame.assign(timepoint=[3, None]))
+    assert [(issue.kind, issue.item) for issue in issues] == [("bad-timepoint", "row 1")]
+    assert linked["visit"].tolist() == [0, pd.NA]
     with pytest.raises(SettingError, match="no column timepoint"):
         link_lesions(frame.drop(columns="timepoint"))
 
 
 @pytest.mark.parametrize("date", ["2020-02-30", "yesterday", "", None, "2020-1-1x"])
-def test_a_date_that_is_none_is_named(date):
-    with pytest.raises(SettingError, match="row 0: study date"):
-        link_lesions(lesions(("1", date, "A", "liver", 5.0, 4.0)))
+def test_a_date_that_is_none_is_named_and_the_other_rows_are_linked(date):
+    rows = [("1", date, "B", "lung", 5.0, 4.0), ("1", "20200101", "A", "liver", 5.0, 4.0)]
+    linked, issues = link_all(lesions(*rows))
+    assert [(issue.kind, issue.item) for issue in issues] == [("bad-date", "row 0")]
+    assert (f"study date {date!r} is none; " if date else "no study date; ") in issues[0].message
+    assert "YYYY-MM-DD" in issues[0].message
+    assert linked["visit"].tolist() == [pd.NA, 0]
+    assert linked["status"].tolist() == [pd.NA, "baseline"]
+    assert list(summarise_tracks(linked).index) == ["1/A/liver"]
 
 
-@pytest.mark.parametrize("date", ["2020-01-31", "20200131", 20200131, pd.Timestamp("2020-01-31")])
-def test_a_date_may_be_written_in_four_ways(date):
+@pytest.mark.parametrize("date", ["2020-01-31", "20200131", 20200131, 20200131.0, pd.Timestamp("2020-01-31")])
+def test_a_date_may_be_written_in_five_ways(date):
     linked = link_lesions(lesions(("1", date, "A", "liver", 5.0, 4.0), ("1", "2020-02-01", "A", "liver", 5.0, 4.0)))
     assert linked["visit"].tolist() == [0, 1]
 
@@ -163,10 +179,10 @@ def test_lesions_of_a_store_are_named_by_what_their_source_says():
     )
     named = name_lesions(store)
     assert link_lesions(named)["status"].fillna("").tolist() == ["baseline", "follow-up", ""]
-    assert evaluate(to_timepoints(named))["response"].tolist()[1:] == ["PR"]
+    assert evaluate(to_timepoints(named))[0]["response"].tolist()[1:] == ["PR"]
     nodes = name_lesions(store.assign(type="lymph node", long_mm=np.nan, short_mm=[20.0, 9.0, 12.0]))
     assert nodes["node"].all()
-    assert evaluate(to_timepoints(nodes))["response"].tolist()[1:] == ["CR"]
+    assert evaluate(to_timepoints(nodes))[0]["response"].tolist()[1:] == ["CR"]
 
 
 def test_a_store_without_aliases_has_no_tracks(sample_store):

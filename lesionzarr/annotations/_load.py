@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lesionzarr.errors import SourceError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from lesionzarr.source import SourcePath
 
 ALLOWED = {
     (module, name)
@@ -42,7 +42,7 @@ class _PlainUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def load(path: Path) -> Any:
+def load(path: SourcePath) -> Any:
     """Read a companion file.
 
     Parameters

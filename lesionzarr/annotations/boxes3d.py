@@ -15,12 +15,13 @@ from lesionzarr.geometry import Box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from lesionzarr.source import SourcePath
 
 SUB_VOLUME = re.compile(r"(?P<series>\d{6}_\d{2}_\d{2})_(?P<first>\d{3,})-(?P<last>\d{3,})")
 
 
-def read_boxes(path: Path) -> dict[str, tuple[Box, ...]]:
+def read_boxes(path: SourcePath) -> dict[str, tuple[Box, ...]]:
     """Read the boxes of every sub-volume.
 
     Parameters

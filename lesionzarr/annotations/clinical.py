@@ -20,9 +20,9 @@ from lesionzarr.report import Issue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from lesionzarr.lesion import Lesion
+    from lesionzarr.source import SourcePath
 
 PATIENT = "NewPatientID"
 COLUMNS = (
@@ -73,7 +73,7 @@ class Clinical:
         return self.patients.get(subject_code(patient_id))
 
 
-def read_clinical(path: Path) -> Clinical:
+def read_clinical(path: SourcePath) -> Clinical:
     """Read the clinical table.
 
     Parameters

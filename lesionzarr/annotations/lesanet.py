@@ -15,7 +15,8 @@ from lesionzarr.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from lesionzarr.source import SourcePath
 
 ROWS = 32_735
 """Rows of the complete DL_info.csv."""
@@ -43,7 +44,7 @@ class HandLabels:
     """Expanded by the ontology; 130 of them are outside the list of 171 terms."""
 
 
-def read_mined_labels(path: Path) -> dict[int, MinedLabels]:
+def read_mined_labels(path: SourcePath) -> dict[int, MinedLabels]:
     """Read ``text_mined_labels_171_and_split.json``.
 
     Parameters
@@ -75,7 +76,7 @@ def read_mined_labels(path: Path) -> dict[int, MinedLabels]:
     return labels
 
 
-def read_hand_labels(path: Path) -> dict[int, HandLabels]:
+def read_hand_labels(path: SourcePath) -> dict[int, HandLabels]:
     """Read ``hand_labeled_test_set.json``.
 
     Parameters

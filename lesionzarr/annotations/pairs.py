@@ -13,7 +13,7 @@ from lesionzarr.annotations._load import load
 from lesionzarr.errors import SourceError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from lesionzarr.source import SourcePath
 
 SLICE = re.compile(r"(?P<series>\d{6}_\d{2}_\d{2})[/_](?P<slice>\d{3,})\.png")
 
@@ -46,7 +46,7 @@ class Pair:
     target: Side
 
 
-def read_pairs(path: Path) -> list[Pair]:
+def read_pairs(path: SourcePath) -> list[Pair]:
     """Read a released JSON, such as ``valid.json``.
 
     Parameters

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lesionzarr.annotations.subjects import DIAGNOSES, subject_letter
 from lesionzarr.errors import SourceError
-from lesionzarr.formats.archive import iter_files, read_file
+from lesionzarr.formats.archive import iter_files, read_ahead, read_file
 from lesionzarr.formats.voc import check_size, read_voc
 from lesionzarr.report import Issue
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from pathlib import Path
 
     from lesionzarr.formats.voc import VocImage
     from lesionzarr.series import SourceFile
+    from lesionzarr.source import SourcePath
 
 
 class DrawnBox(NamedTuple):
@@ -59,7 +59,7 @@ class BoxTable:
     """What is odd and was dealt with."""
 
 
-def collect_boxes(folder: Path) -> BoxTable:
+def collect_boxes(folder: SourcePath) -> BoxTable:
     """Read every annotation file below a folder.
 
     Parameters
@@ -87,10 +87,10 @@ def collect_boxes(folder: Path) -> BoxTable:
     files = sorted((file for file in iter_files(folder) if _is_annotation(file.name)), key=lambda file: file.name)
     if not files:
         raise SourceError(f"{folder.name}: no annotation (*.xml) in it; give the folder with one folder a subject")
-    for file in files:
+    for file, image_of in zip(files, read_ahead(_read, files), strict=True):
         uid, subject = _uid(file.name), sys.intern(_subject(file.name, folder))
         try:
-            image = _read(file)
+            image = image_of()
         except SourceError as error:
             failed.append(Issue("bad-annotation", uid, file.name, f"{error}; its boxes are left out"))
             continue
@@ -163,7 +163,7 @@ def _uid(name: str) -> str:
     return PurePosixPath(name).stem
 
 
-def _subject(name: str, folder: Path) -> str:
+def _subject(name: str, folder: SourcePath) -> str:
     return PurePosixPath(name).parent.name or folder.stem
 
 

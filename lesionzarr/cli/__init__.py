@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lesionzarr._version import __version__
-from lesionzarr.cli import _convert, _crops, _export, _stores
+from lesionzarr.cli import _care, _convert, _crops, _export, _features, _response, _stores, _view
 from lesionzarr.errors import LesionzarrError, NotFoundError, SettingError
 
 if TYPE_CHECKING:
@@ -71,9 +71,18 @@ def _parser() -> argparse.ArgumentParser:
     _stores.add_lesions(commands)
     _crops.add_crop(commands)
     _crops.add_render(commands)
+    _features.add_features(commands)
+    _features.add_statistics(commands)
+    _features.add_intensities(commands)
+    _response.add_tracks(commands)
+    _response.add_response(commands)
     _export.add_export(commands)
     _export.add_metadata(commands)
     _stores.add_index(commands)
+    _care.add_verify(commands)
+    _care.add_repair(commands)
+    _care.add_sync(commands)
     _crops.add_pack(commands)
+    _view.add_view(commands)
     _convert.add_demo(commands)
     return parser

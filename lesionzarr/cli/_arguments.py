@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionzarr.store._options import parse_option
@@ -12,6 +13,9 @@ from lesionzarr.window import OWN, PRESETS, WindowLike
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+TABLES = (".csv", ".parquet", ".json")
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def add_command(
@@ -31,14 +35,34 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 def add_storage_options(parser: argparse.ArgumentParser) -> None:
     text = "of the object store of a URL, such as endpoint=https://s3.example.org or anonymous=true; may be repeated"
     parser.add_argument(
-        "--storage-option", type=_option, action="append", default=[], metavar="NAME=VALUE", dest="options", help=text
+        "--storage-option",
+        type=parse_option_text,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="options",
+        help=text,
+    )
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    text = "of the object store of a source that is a URL, as --storage-option; may be repeated"
+    name = "source_options"
+    parser.add_argument(
+        "--source-option",
+        type=parse_option_text,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest=name,
+        help=text,
     )
 
 
 def storage_options(arguments: argparse.Namespace, url: str) -> dict[str, Any] | None:
     """Give the storage options of a command for one of its stores; None where there are none."""
-    destination = getattr(arguments, "destination", None)
-    if destination is not None and is_url(destination) and not is_url(url):
+    named = [getattr(arguments, name, None) for name in ("store", "source", "destination")]
+    if not is_url(url) and any(name is not None and is_url(name) for name in named):
         # they are meant for the other one
         return None
     return dict(arguments.options) or None
@@ -57,7 +81,7 @@ def add_window(parser: argparse.ArgumentParser, *, many: bool, default: str = "t
     parser.add_argument("--window", type=_window, action="append" if many else "store", metavar="WINDOW", help=text)
 
 
-def _option(text: str) -> tuple[str, Any]:
+def parse_option_text(text: str) -> tuple[str, Any]:
     try:
         return parse_option(text)
     except ValueError:
@@ -100,3 +124,18 @@ def parse_positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def parse_table(text: str) -> Path:
+    return _parse_path(text, "table", TABLES)
+
+
+def parse_picture(text: str) -> Path:
+    return _parse_path(text, "picture", PICTURES)
+
+
+def _parse_path(text: str, what: str, endings: tuple[str, ...]) -> Path:
+    # before hours of work, not after them
+    if Path(text).suffix not in endings:
+        raise argparse.ArgumentTypeError(f"{text!r}: a {what} ends in {', '.join(endings)}")
+    return Path(text)

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionzarr._progress import show_progress
-from lesionzarr.cli._arguments import add_command, add_storage_options, parse_count, parse_positive, storage_options
+from lesionzarr.cli._arguments import (
+    add_command,
+    add_source_options,
+    add_storage_options,
+    parse_count,
+    parse_positive,
+    storage_options,
+)
 from lesionzarr.cli._print import print_counts, print_issues
 from lesionzarr.converters._base import converter_names, load_converter
 from lesionzarr.converters._run import convert, plan
@@ -31,12 +38,13 @@ def add_convert(commands: Any) -> None:
             print(f"lesionzarr: converter {name} cannot be loaded ({error})", file=sys.stderr)
             continue
         parser = add_command(names, name, _convert, f"convert {kind.title}")
-        parser.add_argument("source", help="folder of the dataset")
+        parser.add_argument("source", help="folder of the dataset: path or URL")
         parser.add_argument("destination", help="path or URL of the store")
         add_storage_options(parser)
+        add_source_options(parser)
         for item in fields(kind):
             if item.name != "source":
-                _add_setting(parser, f"--{item.name.replace('_', '-')}", **item.metadata)
+                add_setting(parser, f"--{item.name.replace('_', '-')}", **item.metadata)
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         parser.add_argument(
             "--workers", type=parse_positive, default=cpus, metavar="N", help="processes (default: %(default)s)"
@@ -47,7 +55,7 @@ def add_convert(commands: Any) -> None:
         parser.set_defaults(converter=name)
 
 
-def _add_setting(
+def add_setting(
     parser: argparse.ArgumentParser,
     name: str,
     *,
@@ -61,7 +69,7 @@ def _add_setting(
     elif number is not None:
         parser.add_argument(name, metavar="N", type=parse_positive, help=f"{text} (default: {number})")
     else:
-        parser.add_argument(name, metavar="PATH", type=Path, nargs="+" if many else None, help=text)
+        parser.add_argument(name, metavar="PATH", nargs="+" if many else None, help=text)
 
 
 def _convert(arguments: argparse.Namespace) -> int:
@@ -77,6 +85,7 @@ def _convert(arguments: argparse.Namespace) -> int:
             scheduler=arguments.scheduler,
             profile=arguments.profile,
             storage_options=storage_options(arguments, arguments.destination),
+            source_options=dict(arguments.source_options),
             progress=progress,
             **options,
         )
@@ -93,7 +102,11 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _dry_run(where: tuple[str, str, str], arguments: argparse.Namespace, options: dict[str, Any]) -> int:
     scan, what = plan(
-        *where, profile=arguments.profile, storage_options=storage_options(arguments, arguments.destination), **options
+        *where,
+        profile=arguments.profile,
+        storage_options=storage_options(arguments, arguments.destination),
+        source_options=dict(arguments.source_options),
+        **options,
     )
     counts = {
         "volumes to convert": len(what.convert),

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from lesionzarr.errors import SettingError, not_found
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from lesionzarr.series import Scan, Volume
+    from lesionzarr.source import SourcePath
 
 GROUP = "lesionzarr.converters"
 
@@ -25,8 +28,8 @@ GROUP = "lesionzarr.converters"
 class Converter(Protocol):
     """The contract of a dataset."""
 
-    source: Path
-    """Folder of the dataset."""
+    source: SourcePath
+    """Folder of the dataset; what is behind a URL has those verbs of a path that reading takes."""
 
     name: ClassVar[str]
     """Name on the command line and in the store."""
@@ -107,7 +110,9 @@ def load_converter(name: str) -> type[Converter]:
     raise not_found("converter", name, converter_names())
 
 
-def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Converter:
+def make_converter(
+    name: str, source: Path | str, options: dict[str, Any], place: Callable[[Path | str], SourcePath] = Path
+) -> Converter:
     """Make a converter with its settings.
 
     Parameters
@@ -118,6 +123,8 @@ def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Co
         Folder of the dataset.
     options
         Settings by name: a path, or several where the setting takes them; a flag or a number.
+    place
+        Makes what is read of a path or URL.
 
     Returns
     -------
@@ -135,8 +142,8 @@ def make_converter(name: str, source: Path | str, options: dict[str, Any]) -> Co
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise SettingError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
-    settings = {key: _setting(key, value, **known[key].metadata) for key, value in options.items()}
-    return kind(Path(source), **settings)
+    settings = {key: _setting(key, value, place, **known[key].metadata) for key, value in options.items()}
+    return kind(place(source), **settings)
 
 
 def describe(converter: Converter) -> dict[str, Any]:
@@ -146,13 +153,20 @@ def describe(converter: Converter) -> dict[str, Any]:
         value = getattr(converter, item.name)
         if item.name == "source" or not value or value == item.metadata.get("number"):
             continue
-        paths = [value] if isinstance(value, Path) else value
+        paths = value if isinstance(value, tuple) else [value]
         settings[item.name] = value if isinstance(value, int) else [path.name for path in paths]
     return {"converter": converter.name, "settings": settings}
 
 
 def _setting(
-    name: str, value: Any, *, many: bool = False, flag: bool = False, number: int | None = None, **_: Any
+    name: str,
+    value: Any,
+    place: Callable[[Path | str], SourcePath],
+    *,
+    many: bool = False,
+    flag: bool = False,
+    number: int | None = None,
+    **_: Any,
 ) -> Any:
     if flag:
         return bool(value)
@@ -161,5 +175,5 @@ def _setting(
             raise SettingError(f"{name} {value!r}: a whole number of at least 1 is needed")
         return value
     if many:
-        return tuple(map(Path, [value] if isinstance(value, (str, Path)) else value or ()))
-    return None if value is None else Path(value)
+        return tuple(map(place, [value] if isinstance(value, (str, Path)) else value or ()))
+    return None if value is None else place(value)

@@ -18,9 +18,9 @@ from lesionzarr.series import SourceFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from lesionzarr.converters._deeplesion_table import SubVolume
+    from lesionzarr.source import Remote, SourcePath
 
 SLICE_PATH = re.compile(r"(?P<folder>(?:.*/)?(?P<series>\d{6}_\d{2}_\d{2})/)(?P<slice>\d{3}|[1-9]\d{3,})\.png")
 
@@ -29,7 +29,7 @@ SLICE_PATH = re.compile(r"(?P<folder>(?:.*/)?(?P<series>\d{6}_\d{2}_\d{2})/)(?P<
 class SeriesSlices:
     """The slices of one series that are here; compact, since the whole dataset has 928,000."""
 
-    folders: list[tuple[str, str]] = field(default_factory=list)
+    folders: list[tuple[str | Remote, str]] = field(default_factory=list)
     """Root, and folder inside it, of every place that holds slices of the series."""
     rows: tuple[array[int], array[int], array[int], array[int]] = field(
         default_factory=lambda: (array("q"), array("q"), array("q"), array("q"))
@@ -59,7 +59,7 @@ class SeriesSlices:
         return tuple(found.values())
 
 
-def find_roots(source: Path) -> list[Path]:
+def find_roots(source: SourcePath) -> list[SourcePath]:
     """Find the ``Images_png*`` folders and zips of a download; folders come first, being quicker to read."""
     roots = [path for path in source.glob("Images_png*") if path.is_dir() or path.suffix == ".zip"]
     if not roots:
@@ -67,7 +67,7 @@ def find_roots(source: Path) -> list[Path]:
     return sorted(roots, key=lambda path: (path.is_file(), path.name))
 
 
-def check_md5(roots: Iterable[Path], checksums: Path) -> tuple[list[Path], list[Issue]]:
+def check_md5(roots: Iterable[SourcePath], checksums: SourcePath) -> tuple[list[SourcePath], list[Issue]]:
     """Leave out the zips whose MD5 is not the published one.
 
     Parameters
@@ -79,7 +79,7 @@ def check_md5(roots: Iterable[Path], checksums: Path) -> tuple[list[Path], list[
 
     Returns
     -------
-    list of Path
+    list of SourcePath
         What can be used.
     list of Issue
         The zips left out.
@@ -101,7 +101,7 @@ def check_md5(roots: Iterable[Path], checksums: Path) -> tuple[list[Path], list[
     return good, issues
 
 
-def index_slices(roots: Iterable[Path]) -> tuple[dict[str, SeriesSlices], list[Issue], list[Issue]]:
+def index_slices(roots: Iterable[SourcePath]) -> tuple[dict[str, SeriesSlices], list[Issue], list[Issue]]:
     """List the slices under every root.
 
     Parameters
@@ -178,12 +178,12 @@ def unlisted_slices(slices: dict[str, SeriesSlices], sub_volumes: Iterable[SubVo
             yield Issue("unlisted-slices", series_id, here.folders[0][1], text)
 
 
-def _md5(path: Path) -> str:
+def _md5(path: SourcePath) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _iter_slices(root: Path, odd: list[Issue]) -> Iterator[tuple[str, str, int, SourceFile]]:
+def _iter_slices(root: SourcePath, odd: list[Issue]) -> Iterator[tuple[str, str, int, SourceFile]]:
     is_archive = root.is_file()
     for file in iter_files(root):
         if is_archive and escapes(file.name):

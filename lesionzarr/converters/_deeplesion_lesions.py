@@ -15,7 +15,8 @@ from lesionzarr.report import Issue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
+
+    from lesionzarr.source import SourcePath
 
 Run = tuple[int, int]
 """First and last slice number of a volume."""
@@ -33,7 +34,7 @@ class Companions:
     issues: list[Issue] = field(default_factory=list)
 
 
-def join_labels(companions: Companions, table: Table, mined: Path | None, by_hand: Path | None) -> None:
+def join_labels(companions: Companions, table: Table, mined: SourcePath | None, by_hand: SourcePath | None) -> None:
     """Join LesaNet's labels by row number; SourceError where the table's rows are not those that LesaNet counts."""
     mined_labels = lesanet.read_mined_labels(mined) if mined else {}
     hand_labels = lesanet.read_hand_labels(by_hand) if by_hand else {}
@@ -48,7 +49,7 @@ def join_labels(companions: Companions, table: Table, mined: Path | None, by_han
             extra["hand_labels"] = {"text": hand.text, "terms": list(hand.terms)}
 
 
-def join_pairs(companions: Companions, table: Table, path: Path) -> None:
+def join_pairs(companions: Companions, table: Table, path: SourcePath) -> None:
     """Join the pairs of Deep Lesion Tracker: `extra` of the source lesion names the target."""
     on_slice: dict[tuple[str, int], list[Mark]] = defaultdict(list)
     for mark in table.marks:
@@ -71,7 +72,7 @@ def join_pairs(companions: Companions, table: Table, path: Path) -> None:
         companions.issues.append(Issue("unmatched-pairs", path.name, path.name, text))
 
 
-def join_boxes(companions: Companions, sub_volumes: Iterable[SubVolume], path: Path) -> None:
+def join_boxes(companions: Companions, sub_volumes: Iterable[SubVolume], path: SourcePath) -> None:
     """Read the manual 3D boxes; those of sub-volumes that the table does not hold are counted as an issue."""
     companions.boxes.update(boxes3d.read_boxes(path))
     unknown = set(companions.boxes) - {sub.name for sub in sub_volumes}

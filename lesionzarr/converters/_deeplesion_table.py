@@ -20,7 +20,8 @@ from lesionzarr.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
+
+    from lesionzarr.source import SourcePath
 
 T = TypeVar("T")
 
@@ -117,7 +118,7 @@ def volume_name(series_id: str, first: int, last: int) -> str:
     return f"{series_id}_{first:03d}-{last:03d}"
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: SourcePath) -> Table:
     """Read a DL_info.csv.
 
     Parameters

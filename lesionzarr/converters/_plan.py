@@ -48,7 +48,7 @@ class Plan:
         )
 
 
-def plan_conversion(scan: Scan, location: Location, profile: str) -> Plan:
+def plan_conversion(scan: Scan, location: Location, profile: str | None) -> Plan:
     """Compare a scan with what the store holds.
 
     Parameters
@@ -58,7 +58,7 @@ def plan_conversion(scan: Scan, location: Location, profile: str) -> Plan:
     location
         The store; one small object is read per volume that is there.
     profile
-        Codecs, by name.
+        Codecs, by name; None takes those that each volume has.
 
     Returns
     -------
@@ -94,11 +94,11 @@ def size_issues(volume: Volume, shape: Sequence[int]) -> Iterator[Issue]:
         yield Issue("size-differs", volume.volume_id, "", text)
 
 
-def _verb(volume: Volume, own: dict[str, Any] | None, location: Location, profile: str) -> str:
+def _verb(volume: Volume, own: dict[str, Any] | None, location: Location, profile: str | None) -> str:
     if own is None:
         return "convert"
     made = own["provenance"]
-    if (made["fingerprint"], made["profile"]) != (volume.fingerprint, profile):
+    if (made["fingerprint"], made["profile"]) != (volume.fingerprint, profile or made["profile"]):
         return "convert"
     if volume.keeps_headers != ("headers" in made):
         return "convert"

@@ -12,11 +12,11 @@ from lesionzarr.formats.dicom import remap_uid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from lesionzarr.lesion import Lesion
     from lesionzarr.report import Issue
     from lesionzarr.series import Scan, Volume
+    from lesionzarr.source import SourcePath
 
 UID = re.compile(r"[0-9]+(?:\.[0-9]+){3,}|2\.25\.[0-9]+")
 """A UID in a text, with the numbers that a file's name may have before it: four parts or more, which decimals and most
@@ -33,7 +33,7 @@ class Pseudonyms:
     key: bytes
 
     @classmethod
-    def read(cls, path: Path) -> Pseudonyms:
+    def read(cls, path: SourcePath) -> Pseudonyms:
         """Read the key; SettingError for a file that is absent or too short to be a secret."""
         try:
             key = path.read_bytes().strip()

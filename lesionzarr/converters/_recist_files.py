@@ -12,9 +12,9 @@ from lesionzarr.report import Issue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from lesionzarr.series import SourceFile
+    from lesionzarr.source import SourcePath
 
 DEPTH = 8
 """Folder levels that are searched; raw/images/nifti/train/masks has four."""
@@ -56,7 +56,7 @@ class Files:
         return str(int(found["patient"])) if found and found["patient"] else None
 
 
-def find_files(roots: Iterable[Path]) -> tuple[list[Files], list[Issue], list[Issue]]:
+def find_files(roots: Iterable[SourcePath]) -> tuple[list[Files], list[Issue], list[Issue]]:
     """List the files of every series.
 
     Parameters
@@ -85,7 +85,7 @@ def find_files(roots: Iterable[Path]) -> tuple[list[Files], list[Issue], list[Is
     return [found[stem] for stem in sorted(found)], failed, odd
 
 
-def _iter_layout(root: Path, odd: list[Issue]) -> Iterator[tuple[SourceFile, dict[str, str | None]]]:
+def _iter_layout(root: SourcePath, odd: list[Issue]) -> Iterator[tuple[SourceFile, dict[str, str | None]]]:
     for file in iter_files(root, DEPTH):
         parts = FILE.fullmatch(file.name)
         fits = parts is not None and (parts["ending"] in NIFTI) == (parts["kind"] != "labels")

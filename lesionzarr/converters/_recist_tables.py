@@ -17,7 +17,8 @@ from lesionzarr.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from lesionzarr.source import SourcePath
 
 SERIES, PATIENTS = "series.json", "patients.csv"
 TARGETS, WINDOWS_MAPPING = "recist_measurements.csv", "windows_mapping.json"
@@ -94,13 +95,13 @@ class Tables:
         self.issues.append(Issue(kind, item, file, text))
 
 
-def read_tables(source: Path) -> Tables:
+def read_tables(source: SourcePath) -> Tables:
     """Read the tables of a release, in its folder or in ``metadata``.
 
     One that is absent or cannot be read is told, and the others are used.
     """
     tables = Tables()
-    readers: dict[str, Callable[[Tables, Path], None]] = {
+    readers: dict[str, Callable[[Tables, SourcePath], None]] = {
         SERIES: _read_series,
         PATIENTS: _read_patients,
         TARGETS: _read_targets,
@@ -132,14 +133,14 @@ def plain_id(value: object) -> str | None:
     return str(int(text)) if text.isascii() and text.isdigit() else text or None
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: SourcePath) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise SourceError(f"{path.name}: cannot be read as JSON ({error}); fetch it again", path.name) from error
 
 
-def _read_series(tables: Tables, path: Path) -> None:
+def _read_series(tables: Tables, path: SourcePath) -> None:
     rows = _read_json(path)
     if not isinstance(rows, list):
         raise SourceError(f"{path.name}: no list of series; fetch it again", path.name)
@@ -163,7 +164,7 @@ def _read_series(tables: Tables, path: Path) -> None:
         )
 
 
-def _read_patients(tables: Tables, path: Path) -> None:
+def _read_patients(tables: Tables, path: SourcePath) -> None:
     for number, row in enumerate(read_csv(path, ["patient_id"])):
         patient_id = plain_id(row["patient_id"])
         if patient_id is None or patient_id in tables.patients:
@@ -182,7 +183,7 @@ def _read_patients(tables: Tables, path: Path) -> None:
         tables.patients[patient_id] = PatientRow(SEXES.get(sex.lower()), years, further)
 
 
-def _read_targets(tables: Tables, path: Path) -> None:
+def _read_targets(tables: Tables, path: SourcePath) -> None:
     for number, row in enumerate(read_csv(path, ["uuid", "lesion_label_value", "recist_measurement_mm"])):
         label, measured = (_number(row.get(name)) for name in ("lesion_label_value", "recist_measurement_mm"))
         uid = row["uuid"]
@@ -202,7 +203,7 @@ def _read_targets(tables: Tables, path: Path) -> None:
             tables.odd("odd-row", f"row {number}", path.name, text)
 
 
-def _read_windows(tables: Tables, path: Path) -> None:
+def _read_windows(tables: Tables, path: SourcePath) -> None:
     mapping = _read_json(path)
     if not isinstance(mapping, dict):
         raise SourceError(f"{path.name}: no object of file name to window; fetch it again", path.name)

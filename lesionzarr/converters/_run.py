@@ -12,25 +12,30 @@ import logging
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from lesionzarr.converters._base import Converter, describe, make_converter
 from lesionzarr.converters._plan import Plan, plan_conversion, size_issues
 from lesionzarr.errors import LesionzarrError, SettingError, SourceError, StoreError
 from lesionzarr.report import Issue, Report
+from lesionzarr.source import Remote
+from lesionzarr.store._bucket import Bucket
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.layout import REPORT, check_profile, volume_codecs
-from lesionzarr.store.location import Location, open_location
+from lesionzarr.store.location import Location, is_url, open_location
 from lesionzarr.store.shards import encoder
 from lesionzarr.store.writer import TOOL, create_store, delete_volume, update_volume, write_volume
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from lesionzarr.series import Scan, Volume
+    from lesionzarr.source import SourcePath
 
 WAITING = 2
 """Tasks per worker that are handed out at a time: one that runs, one that is ready."""
@@ -70,7 +75,7 @@ class Outcome:
     """The destination will take no other volume either."""
 
 
-def convert(
+def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     name: str,
     source: str | Path,
     destination: str | os.PathLike[str],
@@ -79,6 +84,7 @@ def convert(
     scheduler: str | None = None,
     profile: str = "portable",
     storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Report:
@@ -94,7 +100,7 @@ def convert(
     name
         Converter, such as ``"deeplesion"``.
     source
-        Folder of the dataset.
+        Folder of the dataset: a path or URL. So are the paths among the settings.
     destination
         Path or URL of the store; made if it is not there.
     workers
@@ -106,7 +112,9 @@ def convert(
     profile
         Codecs: ``"portable"``, ``"fast"`` or ``"dense"``.
     storage_options
-        Options of the object store, where `destination` is a URL.
+        Options of the object store, where `destination` is a URL (see `lesionzarr.store.location.open_location`).
+    source_options
+        Those of the source, and of settings that are URLs.
     progress
         Called after every volume.
     **options
@@ -129,15 +137,17 @@ def convert(
         The source as a whole cannot be read. What is wrong with parts of it is in the report.
     StoreError
         The destination cannot be written.
+    UnreachableError
+        A source behind a URL cannot be reached.
     """
     if workers < 1:
         raise SettingError(f"{workers} workers: at least 1 is needed")
     check_profile(profile)
     encoder(volume_codecs(profile))
-    converter = make_converter(name, source, options)
+    converter = make_converter(name, source, options, partial(source_path, source_options or {}))
     location = open_location(destination, storage_options)
     scan = converter.scan()
-    create_store(location, _description(converter))
+    create_store(location, description(converter))
     plan = plan_conversion(scan, location, profile)
     for volume in plan.update:
         update_volume(location, volume)
@@ -157,6 +167,7 @@ def plan(
     *,
     profile: str = "portable",
     storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Scan, Plan]:
     """Tell what `convert` would do, without writing anything; the parameters are those of `convert`.
@@ -169,7 +180,7 @@ def plan(
         Volumes to convert, to update and to skip.
     """
     check_profile(profile)
-    scan = make_converter(name, source, options).scan()
+    scan = make_converter(name, source, options, partial(source_path, source_options or {})).scan()
     return scan, plan_conversion(scan, open_location(destination, storage_options), profile)
 
 
@@ -191,13 +202,43 @@ def convert_volume(converter: Converter, volume: Volume, location: Location, pro
     return Outcome(volume, tuple(size_issues(volume, voxels.shape)))
 
 
-def _description(converter: Converter) -> dict[str, str]:
+def source_path(options: Mapping[str, Any], path: str | Path) -> SourcePath:
+    """Make what is read of a path or URL of a source."""
+    if not is_url(path):
+        return Path(path)
+    folder, _, name = str(path).rstrip("/").rpartition("/")
+    if folder.endswith(":/"):
+        folder, name = str(path).rstrip("/"), ""
+    location = open_location(folder, options)
+    return (
+        Remote(location, unquote(name))
+        if isinstance(location, Bucket)
+        else Path(unquote(folder.partition("://")[2]), unquote(name))
+    )
+
+
+def description(converter: Converter | type[Converter]) -> dict[str, str]:
+    """Say for the root group of a store which dataset it holds."""
     return {
         "source": converter.name,
         "title": converter.title,
         "licence": converter.licence,
         "citation": converter.citation,
     }
+
+
+def convert_volumes(
+    converter: Converter,
+    volumes: tuple[Volume, ...],
+    location: Location,
+    profile: str,
+    *,
+    workers: int,
+    progress: Callable[[Progress], None] | None,
+) -> list[Outcome]:
+    """Convert some volumes, whatever the store holds of them."""
+    plan = Plan(volumes, (), (), {}, ())
+    return _follow(_outcomes(converter, plan, location, profile, workers, None), plan, progress)
 
 
 def _delete_replaced(location: Location, plan: Plan, outcomes: list[Outcome]) -> list[Issue]:

@@ -32,7 +32,7 @@ from lesionzarr.converters._deeplesion_images import (
 from lesionzarr.converters._deeplesion_lesions import Companions, join_boxes, join_labels, join_pairs, make_lesions
 from lesionzarr.converters._deeplesion_table import SubVolume, Table, group_marks, read_table, volume_name
 from lesionzarr.errors import SourceError
-from lesionzarr.formats.archive import read_file
+from lesionzarr.formats.archive import read_ahead, read_file
 from lesionzarr.formats.png import decode_gray16
 from lesionzarr.geometry import Grid
 from lesionzarr.series import Scan, Volume
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lesionzarr.report import Issue
+    from lesionzarr.source import SourcePath
 
 OFFSET = 32768
 ORIENTATION = ("superior-to-inferior", "anterior-to-posterior", "right-to-left")
@@ -52,14 +53,14 @@ ORIENTATION = ("superior-to-inferior", "anterior-to-posterior", "right-to-left")
 class DeepLesion:
     """Converter of DeepLesion."""
 
-    source: Path
-    csv: Path | None = option("the lesion table, if it is not SOURCE/DL_info.csv")
-    images: tuple[Path, ...] = option("folders or zips of slices, if they are not SOURCE/Images_png*", many=True)
-    labels: Path | None = option("LesaNet's text_mined_labels_171_and_split.json")
-    hand_labels: Path | None = option("LesaNet's hand_labeled_test_set.json")
-    boxes3d: Path | None = option("manual 3D boxes of 1,000 sub-volumes (the released pickle, or JSON)")
-    pairs: Path | None = option("lesion pairs of Deep Lesion Tracker (JSON)")
-    md5: Path | None = option("MD5_checksums.txt: check the zips against it first")
+    source: SourcePath
+    csv: SourcePath | None = option("the lesion table, if it is not SOURCE/DL_info.csv")
+    images: tuple[SourcePath, ...] = option("folders or zips of slices, if they are not SOURCE/Images_png*", many=True)
+    labels: SourcePath | None = option("LesaNet's text_mined_labels_171_and_split.json")
+    hand_labels: SourcePath | None = option("LesaNet's hand_labeled_test_set.json")
+    boxes3d: SourcePath | None = option("manual 3D boxes of 1,000 sub-volumes (the released pickle, or JSON)")
+    pairs: SourcePath | None = option("lesion pairs of Deep Lesion Tracker (JSON)")
+    md5: SourcePath | None = option("MD5_checksums.txt: check the zips against it first")
 
     name: ClassVar[str] = "deeplesion"
     title: ClassVar[str] = "DeepLesion"
@@ -71,7 +72,7 @@ class DeepLesion:
         object.__setattr__(self, "csv", self.table)
 
     @property
-    def table(self) -> Path:
+    def table(self) -> SourcePath:
         """The lesion table."""
         return self.csv or self.source / "DL_info.csv"
 
@@ -147,10 +148,11 @@ class DeepLesion:
             A slice cannot be read, is no 16-bit grey PNG, or has another size than the first.
         """
         voxels: NDArray[np.int16] | None = None
-        for row, file in enumerate(volume.files):
-            name = f"{PurePosixPath(file.root).name}/{file.name}"
+        reads = read_ahead(read_file, volume.files)
+        for row, (file, data) in enumerate(zip(volume.files, reads, strict=True)):
+            name = f"{PurePosixPath(str(file.root)).name}/{file.name}"
             try:
-                stored = decode_gray16(read_file(file), name)
+                stored = decode_gray16(data(), name)
             except SourceError as error:
                 error.file = file.name
                 raise

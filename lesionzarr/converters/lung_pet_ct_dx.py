@@ -23,10 +23,12 @@ from lesionzarr.annotations.voc_lesions import lesions_of_volume
 from lesionzarr.converters._base import flag, option
 from lesionzarr.converters._pseudonyms import Pseudonyms
 from lesionzarr.errors import SettingError, SourceError
+from lesionzarr.formats.archive import with_zips
 from lesionzarr.formats.dicom import file_headers, find_stacks, read_stack, scan_headers
 from lesionzarr.formats.suv import suv_factors
 from lesionzarr.report import Issue
 from lesionzarr.series import Scan, Volume
+from lesionzarr.source import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from lesionzarr.formats.dicom import Stack
     from lesionzarr.lesion import Lesion
+    from lesionzarr.source import SourcePath
 
 COMPANIONS = re.compile(
     r"(^|/)(\.DS_Store|LICENSE|metadata\.csv|category\.txt)$|\.(xml|xlsx)$|^[^/]+\.zip$", re.IGNORECASE
@@ -50,11 +53,11 @@ YEARS = {"D": 1 / DAYS_A_YEAR, "W": 7 / DAYS_A_YEAR, "M": 1 / 12, "Y": 1.0}
 class LungPetCtDx:
     """Converter of Lung-PET-CT-Dx, and of any DICOM collection of CT and PET."""
 
-    source: Path
-    annotations: Path | None = option("folder or zip of annotation XMLs, if it is not SOURCE/Annotation")
-    clinical: Path | None = option("statistics-clinical-*.xlsx (or CSV), if it is not in SOURCE")
+    source: SourcePath
+    annotations: SourcePath | None = option("folder or zip of annotation XMLs, if it is not SOURCE/Annotation")
+    clinical: SourcePath | None = option("statistics-clinical-*.xlsx (or CSV), if it is not in SOURCE")
     index: Path | None = option("Parquet file that keeps the headers, so that they are read once")
-    uid_key: Path | None = option("file with a secret key: UIDs are replaced by others made with it")
+    uid_key: SourcePath | None = option("file with a secret key: UIDs are replaced by others made with it")
     keep_headers: bool = flag("store the full headers too, as DICOM JSON; nothing in them is de-identified")
 
     name: ClassVar[str] = "lung-pet-ct-dx"
@@ -65,10 +68,12 @@ class LungPetCtDx:
     def __post_init__(self) -> None:
         if self.keep_headers and self.uid_key:
             raise SettingError("--keep-headers would store the UIDs that --uid-key is to hide: give one of them")
+        if isinstance(self.index, Remote):
+            raise SettingError(f"{self.index}: --index is written too; name a file on this machine")
         found = self.source / "Annotation"
-        if self.annotations is None and found.is_dir():
+        if self.annotations is None and self.source.is_dir() and found.is_dir():
             object.__setattr__(self, "annotations", found)
-        sheets = sorted(self.source.glob("statistics-clinical*.xlsx"))
+        sheets = list(self.source.glob("statistics-clinical*.xlsx"))
         if self.clinical is None and len(sheets) == 1:
             object.__setattr__(self, "clinical", sheets[0])
 
@@ -87,7 +92,7 @@ class LungPetCtDx:
         MissingExtraError
             pydicom is not installed.
         """
-        roots = [self.source, *sorted(self.source.glob("*.zip"))] if self.source.is_dir() else [self.source]
+        roots = with_zips(self.source) if self.source.is_dir() else [self.source]
         headers = scan_headers(roots, index=self.index)
         if not headers.table.num_rows:
             raise SourceError(f"{self.source.name}: no DICOM object in it; name the folder or zip with the images")

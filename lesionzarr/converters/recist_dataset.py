@@ -19,7 +19,7 @@ from lesionzarr.converters._recist_files import NIFTI, find_files
 from lesionzarr.converters._recist_lesions import Marked, Place, make_lesions, mask_issues
 from lesionzarr.converters._recist_tables import WINDOWS, read_tables
 from lesionzarr.errors import SourceError
-from lesionzarr.formats.archive import read_file
+from lesionzarr.formats.archive import read_file, with_zips
 from lesionzarr.formats.dicom import file_headers, find_stacks, read_stack, scan_headers
 from lesionzarr.formats.instances import LEAST_SLICES, LEAST_VOXELS, NEIGHBOURS, find_instances, split_instances
 from lesionzarr.formats.nifti import is_same_grid, nifti_grid, read_nifti, read_nifti_header, read_nifti_mask
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lesionzarr.formats.dicom import Stack
     from lesionzarr.geometry import Grid
     from lesionzarr.series import SourceFile
+    from lesionzarr.source import SourcePath
 
 DICOM_FOLDERS = ("images/dicom", "CT")
 """Where ``raw`` and the release on TCIA have their series."""
@@ -73,8 +74,8 @@ class _Found:
 class RecistDataset:
     """Converter of recist-dataset, in any of its layouts."""
 
-    source: Path
-    dicom: Path | None = option("folder or zip of the DICOM series, if it is not SOURCE/images/dicom or SOURCE/CT")
+    source: SourcePath
+    dicom: SourcePath | None = option("folder or zip of the DICOM series, if not SOURCE/images/dicom or SOURCE/CT")
     instances: bool = flag("masks hold categories: make an instance of every connected object (26 neighbours)")
     min_voxels: int = number("with --instances: voxels of an object, at least", LEAST_VOXELS)
     min_slices: int = number("with --instances: slices of an object, at least", LEAST_SLICES)
@@ -106,7 +107,7 @@ class RecistDataset:
         """
         if not self.source.is_dir():
             raise SourceError(f"{self.source.name}: no folder; unpack the release and name its folder")
-        files, failed, odd = find_files([self.source, *sorted(self.source.glob("*.zip"))])
+        files, failed, odd = find_files(with_zips(self.source))
         tables = read_tables(self.source)
         found = _Found(tables, failed=[*failed, *tables.failed], issues=[*odd, *tables.issues])
         stacks = self._stacks(found)

@@ -16,6 +16,22 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+NAMES = {
+    "patient_id": "patient_id",
+    "study_date": "current_date",
+    "baseline_date": "baseline_date",
+    "nadir_date": "nadir_date",
+    "sum_mm": "current_burden",
+    "baseline_mm": "baseline_burden",
+    "nadir_mm": "min_burden",
+    "change_from_baseline_mm": "burden_difference_from_baseline",
+    "change_from_baseline_percent": "burden_percentual_variation_from_baseline",
+    "change_from_nadir_mm": "burden_difference_from_nadir",
+    "change_from_nadir_percent": "burden_percentual_variation_from_nadir",
+    "response": "classification",
+}
+"""Columns of pyrecist's ``recist_evaluation.csv``, by what they are called here."""
+
 
 def evaluate_as_pyrecist(lesions: pd.DataFrame) -> list[dict[str, Any]]:
     """Evaluate one patient; rows and results as `lesionzarr.features.response.evaluate`."""
@@ -58,6 +74,13 @@ def evaluate_as_pyrecist(lesions: pd.DataFrame) -> list[dict[str, Any]]:
         if total < totals[nadir]:
             nadir = number
     return rows
+
+
+def to_pyrecist(table: pd.DataFrame) -> pd.DataFrame:
+    """Give a table of responses as pyrecist writes it: its columns, dates as YYYYMMDD, no row for the baseline."""
+    written = table.loc[table["visit"] > 0, list(NAMES)].rename(columns=NAMES).reset_index(drop=True)
+    dates = [name for name in NAMES.values() if name.endswith("_date")]
+    return written.assign(**{name: written[name].dt.strftime("%Y%m%d") for name in dates})
 
 
 def _percent(total: float, reference: float) -> float:

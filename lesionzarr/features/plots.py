@@ -1,4 +1,4 @@
-"""Pictures of responses: the sum of diameters of each patient over time, and the best change of each."""
+"""Pictures of responses, over time and at their best, and of the densities of images."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from lesionzarr.errors import MissingExtraError, not_found
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Callable, Mapping
 
 SPIDER, WATERFALL = "spider", "waterfall"
 KINDS = (SPIDER, WATERFALL)
 
 COLOURS = {
     "CR": "#1a7f37",
-    "PR": "#2da44e",
+    "PR": "#7fc98b",
     "SD": "#bf8700",
     "Non-CR/Non-PD": "#bf8700",
     "PD": "#cf222e",
@@ -25,6 +27,8 @@ COLOURS = {
 NO_RESPONSE = "#57606a"
 RANK = ("CR", "PR", "SD", "Non-CR/Non-PD", "PD", "NE")
 """From the best response to the worst."""
+CLOSE = 0.03
+"""Share of the height of a plot that a text needs."""
 
 
 def plot_response(table: pd.DataFrame, where: str | os.PathLike[str] | Any, *, kind: str = SPIDER) -> None:
@@ -50,20 +54,70 @@ def plot_response(table: pd.DataFrame, where: str | os.PathLike[str] | Any, *, k
     """
     if kind not in KINDS:
         raise not_found("kind of plot", kind, KINDS)
+    _draw(where, lambda axes: (_draw_spider if kind == SPIDER else _draw_waterfall)(table, axes))
+
+
+def plot_intensities(
+    densities: pd.DataFrame,
+    where: str | os.PathLike[str] | Any,
+    *,
+    groups: Mapping[str, str] | None = None,
+) -> None:
+    """Draw the distributions of the densities of images.
+
+    Parameters
+    ----------
+    densities
+        One column per image, one row per bin, indexed by the bin's middle in HU; values per HU, as
+        `lesionzarr.features.intensities.intensity_density` gives them.
+    where
+        As of `plot_response`.
+    groups
+        What an image shows, such as ``"thorax"``, by its column: a colour each. Thin lines are images, thick ones the
+        means of a group.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is absent.
+    """
+    _draw(where, lambda axes: _draw_densities(densities, axes, groups or {}))
+
+
+def _draw(where: str | os.PathLike[str] | Any, draw: Callable[[Any], None]) -> None:
+    """Draw on axes, or on those of a picture to write."""
+    if not isinstance(where, (str, os.PathLike)):
+        draw(where)
+        return
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError("plot_response needs matplotlib: pip install 'lesionzarr[plot]'") from error
-    draw = _draw_spider if kind == SPIDER else _draw_waterfall
-    if not isinstance(where, (str, os.PathLike)):
-        draw(table, where)
-        return
+        raise MissingExtraError("plots need matplotlib: pip install 'lesionzarr[plot]'") from error
+    path = Path(where)
     figure = Figure(figsize=(8, 5), layout="constrained")
-    draw(table, figure.add_subplot())
-    figure.savefig(Path(where), dpi=150)
+    draw(figure.add_subplot())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_densities(densities: pd.DataFrame, axes: Any, groups: Mapping[str, str]) -> None:
+    names = pd.Series({name: groups.get(str(name), "") for name in densities.columns})
+    seen = densities.where(densities > 0)
+    for number, group in enumerate(sorted(names.unique())):
+        own, colour = seen.loc[:, (names == group).to_numpy()], f"C{number}"
+        axes.plot(own.index, own.to_numpy(), color=colour, linewidth=0.5, alpha=0.4)
+        label = f"{group or 'mean'} ({own.shape[1]})"
+        axes.plot(own.index, own.mean(axis=1), color=colour, linewidth=2, label=label)
+    # air is so frequent that tissue would lie on the axis
+    axes.set_yscale("log")
+    axes.set_xlabel("HU")
+    axes.set_ylabel("share of voxels per HU")
+    axes.legend(frameon=False, loc="upper right")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_spider(table: pd.DataFrame, axes: Any) -> None:
+    ends: list[tuple[float, float, str]] = []
     for patient, rows in table.reset_index(drop=True).groupby("patient_id", sort=True):
         days = (rows["study_date"] - rows["baseline_date"]).dt.days
         change = rows["change_from_baseline_percent"]
@@ -75,9 +129,26 @@ def _draw_spider(table: pd.DataFrame, axes: Any) -> None:
             axes.scatter(
                 days.iloc[lowest], change.iloc[lowest], s=110, facecolors="none", edgecolors=NO_RESPONSE, zorder=3
             )
-        axes.annotate(str(patient), (days.iloc[-1], change.iloc[-1]), xytext=(5, 0), textcoords="offset points")
+        later = change[(rows["visit"] > 0) & change.notna()].index
+        if len(later):
+            ends.append((float(days[later[-1]]), float(change[later[-1]]), str(patient)))
+    _name_ends(axes, ends)
     axes.set_xlabel("days from baseline; ring: nadir")
     _finish(axes, table["response"])
+
+
+def _name_ends(axes: Any, ends: list[tuple[float, float, str]]) -> None:
+    """Write patients at the ends of their lines, those that would cover one another in one text."""
+    low, high = axes.get_ylim()
+    texts: list[tuple[float, float, list[str]]] = []
+    for day, change, name in sorted(ends):
+        if texts and texts[-1][0] == day and change - texts[-1][1] < CLOSE * (high - low):
+            texts[-1][2].append(name)
+        else:
+            texts.append((day, change, [name]))
+    for day, change, names in texts:
+        text = ", ".join(names)
+        axes.annotate(text, (day, change), xytext=(7, 0), textcoords="offset points", va="center", fontsize="small")
 
 
 def _draw_waterfall(table: pd.DataFrame, axes: Any) -> None:
@@ -103,4 +174,5 @@ def _finish(axes: Any, responses: pd.Series[str]) -> None:
     shown = [response for response in RANK if response in set(responses.dropna())]
     handles = [axes.scatter([], [], color=COLOURS[response], label=response) for response in shown]
     if handles:
-        axes.legend(handles=handles, frameon=False)
+        axes.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.spines[["top", "right"]].set_visible(False)

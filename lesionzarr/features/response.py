@@ -28,23 +28,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from lesionzarr.errors import SettingError, not_found
+from lesionzarr.errors import not_found
 from lesionzarr.features._pyrecist import evaluate_as_pyrecist
-from lesionzarr.features.tracks import check_columns, parse_dates
+from lesionzarr.features.timepoints import (
+    ABSENT,
+    CATEGORIES,
+    NEW,
+    NON_TARGET,
+    PRESENT,
+    PROGRESSION,
+    TARGET,
+    clean_timepoints,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from lesionzarr.report import Issue
 
 RECIST, PYRECIST = "recist-1.1", "pyrecist"
 MODES = (RECIST, PYRECIST)
 
 CR, PR, SD, PD, NE = "CR", "PR", "SD", "PD", "NE"
 STABLE_NON_TARGET = "Non-CR/Non-PD"
-
-TARGET, NON_TARGET, NEW = "target", "non-target", "new"
-CATEGORIES = (TARGET, NON_TARGET, NEW)
-ABSENT, PRESENT, PROGRESSION = "absent", "present", "progression"
-STATES = (ABSENT, PRESENT, PROGRESSION)
 
 NODE_MM: Final = 10.0
 """Short axis from which a lymph node is pathological."""
@@ -73,14 +77,6 @@ COLUMNS: dict[str, str] = {
     "response": "string",
 }
 """Columns of a table of responses, and their types."""
-
-NAMES = {
-    "measurement": "diameter_mm",
-    "recist_measurement_mm": "diameter_mm",
-    "lesion_label_alias": "alias",
-    "lesion_category": "category",
-}
-"""Columns of pyrecist and of recist-dataset, and what they are called here."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ class Course:
     progressed: bool = False
 
 
-def evaluate(timepoints: pd.DataFrame, *, mode: str = RECIST) -> pd.DataFrame:
+def evaluate(timepoints: pd.DataFrame, *, mode: str = RECIST) -> tuple[pd.DataFrame, list[Issue]]:
     """Evaluate the response of each patient at each study.
 
     Parameters
@@ -129,7 +125,8 @@ def evaluate(timepoints: pd.DataFrame, *, mode: str = RECIST) -> pd.DataFrame:
         - ``status``, optional, of lesions that are no targets: ``"absent"``, ``"present"``, ``"progression"`` or null.
           Without it the diameter tells the first two.
 
-        `to_timepoints` makes such a table of those of pyrecist, recist-dataset and a store.
+        `lesionzarr.features.timepoints.to_timepoints` makes such a table of those of pyrecist, recist-dataset and a
+        store.
     mode
         ``"recist-1.1"``, or ``"pyrecist"`` for the rules of pyrecist 0.1.0, see `lesionzarr.features._pyrecist`.
 
@@ -140,75 +137,29 @@ def evaluate(timepoints: pd.DataFrame, *, mode: str = RECIST) -> pd.DataFrame:
         smallest sum before that study. ``target_response`` is CR, PR, SD, PD or NE, ``non_target_response`` CR,
         Non-CR/Non-PD, PD or NE, null where there are no such lesions. ``response`` is that of the study; null at
         the baseline and after PD.
+    list of Issue
+        Cells that mean nothing and count as empty, targets without a diameter (``no-diameter``), and rows that were
+        left out, see `lesionzarr.features.timepoints.clean_timepoints`. A patient with such a row keeps the sums of the
+        others, but all responses are NE, or null by the rules of pyrecist: the row may have been the baseline.
 
     Raises
     ------
     SettingError
-        A column is missing, a date does not parse, a diameter is negative, a word is unknown, or a lesion has two rows
-        at one study.
+        A column is missing.
     NotFoundError
         No such mode.
     """
     if mode not in MODES:
         raise not_found("mode", mode, MODES)
-    table = _check(timepoints)
+    checked = clean_timepoints(timepoints)
     rows: list[dict[str, Any]] = []
-    for _, lesions in table.groupby("patient_id", sort=True):
+    for _, lesions in checked.rows.groupby("patient_id", sort=True):
         rows += evaluate_as_pyrecist(lesions) if mode == PYRECIST else _evaluate_patient(lesions)
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-
-
-def to_timepoints(lesions: pd.DataFrame) -> pd.DataFrame:
-    """Make the table that `evaluate` takes.
-
-    Parameters
-    ----------
-    lesions
-        Measurements of pyrecist (``measurement``, ``lesion_label_alias``, ``lesion_category``), of recist-dataset
-        (``recist_measurement_mm``, ``lesion_label_type``, ``region``), or the named lesions of a store
-        (`lesionzarr.features.tracks.name_lesions`). Rows without an alias are left out.
-
-    Returns
-    -------
-    pandas.DataFrame
-        With ``alias``, after the region where there is one: recist-dataset has an A in the abdomen and another in the
-        thorax of one patient. The diameter of a node is ``short_mm``, of all else ``long_mm``, where both are given.
-    """
-    table = lesions.rename(columns={name: new for name, new in NAMES.items() if new not in lesions})
-    check_columns(table, ("alias",))
-    table = table[table["alias"].notna()].copy()
-    if "node" not in table and "lesion_label_type" in table:
-        table["node"] = table["lesion_label_type"] == "n"
-    if "diameter_mm" not in table:
-        check_columns(table, ("node", "long_mm", "short_mm"))
-        table["diameter_mm"] = table["long_mm"].mask(table["node"], table["short_mm"])
-    if "region" in table:
-        table["alias"] = (table["region"].astype("string") + "/").fillna("") + table["alias"].astype("string")
-    kept = ("patient_id", "study_date", "alias", "diameter_mm", "node", "category", "status")
-    return table[[name for name in kept if name in table]]
-
-
-def _check(timepoints: pd.DataFrame) -> pd.DataFrame:
-    check_columns(timepoints, ("patient_id", "study_date", "alias", "diameter_mm"))
-    table = timepoints.assign(
-        study_date=parse_dates(timepoints["study_date"]),
-        alias=timepoints["alias"].astype("string"),
-        diameter_mm=timepoints["diameter_mm"].astype("float64"),
-    )
-    defaults: Mapping[str, Any] = {"node": False, "category": TARGET, "status": None}
-    table = table.assign(**{name: value for name, value in defaults.items() if name not in table})
-    faults = {
-        "a diameter below 0 mm": table["diameter_mm"] < 0,
-        f"a category other than {', '.join(CATEGORIES)}": ~table["category"].isin(CATEGORIES),
-        f"a status other than {', '.join(STATES)}": table["status"].notna() & ~table["status"].isin(STATES),
-        "no alias": table["alias"].isna(),
-        "a second row for its lesion at one study": table.duplicated(["patient_id", "study_date", "alias"]),
-    }
-    for fault, rows in faults.items():
-        if rows.any():
-            row = table[rows].iloc[0]
-            raise SettingError(f"patient {row['patient_id']}, {row['study_date']:%Y-%m-%d}, {row['alias']}: {fault}")
-    return table
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    is_open = table["patient_id"].isin(checked.incomplete) & (table["visit"] > 0)
+    for name in ("target_response", "non_target_response", "response"):
+        table.loc[is_open & ((name == "response") | table[name].notna()), name] = NE if mode == RECIST else pd.NA
+    return table, checked.issues
 
 
 def _evaluate_patient(lesions: pd.DataFrame) -> list[dict[str, Any]]:

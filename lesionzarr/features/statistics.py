@@ -184,7 +184,8 @@ def summarise(
     -------
     dict
         ``summary``, ``volume_ml``, ``diameter_mm``, ``mean_hu``, and with series ``row_spacing_mm`` and ``slices``:
-        plain JSON values. Deviations are those of a sample, divided by the number less one.
+        plain JSON values. Deviations are those of a sample, divided by the number less one. Of no values there are
+        NaN, as of the deviation of one.
 
     Raises
     ------
@@ -197,14 +198,18 @@ def summarise(
     summary |= {} if objects is None else _count_objects(objects)
     summary |= {} if targets is None else _count_targets(targets)
     if series is not None:
-        dates = series["study_date"].astype("string").str.replace("-", "")
-        summary |= {"study_date_min": str(dates.min()), "study_date_max": str(dates.max())}
+        dates = series["study_date"].astype("string").str.replace("-", "").dropna()
+        summary |= {"study_date_min": min(dates, default=None), "study_date_max": max(dates, default=None)}
     described: dict[str, Any] = {
         "summary": summary,
         "volume_ml": describe(features["volume_ml"]),
         "diameter_mm": describe(diameters(features)),
         "mean_hu": describe(features["mean_HU"]),
     }
+    if {"method", "unconnected_strategy"} <= {*features}:
+        words = [", ".join(sorted(features[name].unique())) for name in ("method", "unconnected_strategy")]
+        note = f"minor axis for label n, else major axis; method {words[0]}, unconnected {words[1]}"
+        described["diameter_mm"] = {"note": note, **described["diameter_mm"]}
     if series is not None:
         spread = {"row_spacing_mm": "row_spacing", "slices": "slices"}
         named = {name: describe(series[column]) for name, column in spread.items() if column in series}

@@ -1,4 +1,4 @@
-"""Lesions of a store measured on the instance masks that are stored with their volumes, box by box."""
+"""Lesions of a store measured on the masks stored with their volumes, box by box, and densities of whole volumes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lesionzarr.errors import GeometryError, LesionzarrError
+from lesionzarr.errors import GeometryError, LesionzarrError, SettingError
+from lesionzarr.features.intensities import Intensities, count_intensities
 from lesionzarr.features.measure import measure_mask
 from lesionzarr.features.statistics import COLUMNS, feature_row
 from lesionzarr.geometry import Region
@@ -17,7 +18,7 @@ from lesionzarr.readers._zarr import read_region
 from lesionzarr.store.layout import MASK, MASK_ARRAY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,12 +30,18 @@ if TYPE_CHECKING:
 
     ReadRegion = Callable[[str, Region], tuple[NDArray[Any], NDArray[Any]]]
 
+BLOCK = 32
+"""Slices that are read at a time: whole chunks, so that none is decoded twice."""
 PLACE = ("x0", "y0", "x1", "y1", "z0", "z1", "recist")
 """Columns for what was measured besides those of a table of features: box and axes, as in the lesion table."""
 
 
 def features_of_store(
-    catalog: Catalog, *, read: ReadRegion | None = None, measure: Measure = measure_mask
+    catalog: Catalog,
+    *,
+    lesions: Sequence[str] | None = None,
+    read: ReadRegion | None = None,
+    measure: Measure = measure_mask,
 ) -> pd.DataFrame:
     """Measure every lesion of a store that has a value in a mask.
 
@@ -42,6 +49,8 @@ def features_of_store(
     ----------
     catalog
         The store.
+    lesions
+        Ids of those to measure; None for all.
     read
         Gives values of the mask and densities in HU of a region of a volume, by the volume's id; None reads both
         from the store.
@@ -54,10 +63,17 @@ def features_of_store(
         Indexed by lesion_id: the columns of `lesionzarr.features.statistics.COLUMNS`, where ``filename`` is the id of
         the volume and ``major_axis_slice_idx`` its row along z; then box and axes as in the lesion table, but measured
         on the mask; then ``fault``: why a lesion was not measured, whose other values are null, or null.
+
+    Raises
+    ------
+    NotFoundError
+        No lesion of one of the ids.
     """
     read = read or (lambda volume_id, region: _read_stored(catalog, volume_id, region))
-    chosen = catalog.lesions.index[catalog.lesions["mask_label"].notna()]
-    rows = [_row(lesion, catalog, read, measure) for lesion in catalog.find_lesions(list(chosen))]
+    ids = list(catalog.lesions.index) if lesions is None else list(lesions)
+    wanted = [lesion for lesion in catalog.find_lesions(ids) if lesion.mask_label is not None]
+    chosen = pd.Index([lesion.lesion_id for lesion in wanted], name="lesion_id", dtype=object)
+    rows = [_row(lesion, catalog, read, measure) for lesion in wanted]
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *PLACE, "fault"], index=chosen)
     whole = {name: "Int64" for name, word in COLUMNS.items() if word == "int64"}
     decimal = {name: "float64" for name, word in COLUMNS.items() if word == "float64"} | dict.fromkeys(
@@ -103,6 +119,36 @@ def measure_lesion(
     if key_z != lesion.key_z:
         values["key_slice"] = None
     return replace(lesion, **values, derived=tuple(dict.fromkeys([*lesion.derived, *values])))
+
+
+def intensities_of_store(catalog: Catalog, volume_id: str) -> Intensities:
+    """Count the densities of a volume of CT, some slices at a time.
+
+    Parameters
+    ----------
+    catalog
+        The store.
+    volume_id
+        Of a CT.
+
+    Returns
+    -------
+    Intensities
+
+    Raises
+    ------
+    NotFoundError
+        No volume of that id; near ones are named.
+    SettingError
+        Another modality, which has no HU.
+    IntegrityError
+        A part of the volume is missing or damaged.
+    """
+    shape, modality = catalog.grid(volume_id).shape, catalog.array(volume_id).modality
+    if modality != "CT":
+        raise SettingError(f"volume {volume_id}: {modality} has no HU; choose a volume of CT")
+    regions = (Region((z, 0, 0), (min(z + BLOCK, shape[0]), *shape[1:])) for z in range(0, shape[0], BLOCK))
+    return count_intensities(read_region(catalog.location, volume_id, region) for region in regions)
 
 
 def _row(lesion: Lesion, catalog: Catalog, read: ReadRegion, measure: Measure) -> dict[str, Any]:

@@ -8,14 +8,15 @@ row without an alias, and rows that share all three at one study, belong to no t
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from lesionzarr.errors import SettingError
+from lesionzarr.report import Issue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 KEY = ("patient_id", "alias", "location")
 """What makes a track."""
@@ -24,9 +25,10 @@ NODE = "n"
 """Type of a lymph node, in the labels of recist-dataset."""
 NODES = (NODE, "lymph node")
 """The same, and the word that a store has for it."""
+DATE_REMEDY = "write it as YYYY-MM-DD or YYYYMMDD"
 
 
-def link_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
+def link_lesions(lesions: pd.DataFrame) -> tuple[pd.DataFrame, list[Issue]]:
     """Say to which track and visit each lesion belongs.
 
     Parameters
@@ -41,28 +43,40 @@ def link_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         The rows as given, with
 
-        - ``visit``: 0 for the patient's first study, 1 for the second, and so on;
+        - ``visit``: 0 for the patient's first study, 1 for the second, and so on; null without a date;
         - ``track_id``: patient, alias and location, joined by ``/``; null where a row cannot be placed;
         - ``status``: ``"baseline"`` at the first visit, ``"new"`` where the track begins later, ``"follow-up"`` else;
           null without a track.
+    list of Issue
+        Rows without a date or timepoint, and such that cannot be told apart.
 
     Raises
     ------
     SettingError
-        A column is missing, or a row has no date or timepoint.
+        A column is missing.
     """
-    order = _order(lesions)
+    issues: list[Issue] = []
+    order = _order(lesions, issues)
     linked = lesions.copy()
     linked["visit"] = order.groupby(lesions["patient_id"]).rank(method="dense").astype("Int64") - 1
     named = [lesions[name].astype("string") if name in lesions else pd.NA for name in KEY]
     keys = pd.DataFrame(dict(zip(KEY, named, strict=True)), index=lesions.index).astype("string")
     track = keys["patient_id"] + "/" + keys["alias"] + ("/" + keys["location"]).fillna("")
-    linked["track_id"] = track.mask(linked.assign(track=track).duplicated(["track", "visit"], keep=False))
+    track = track.mask(linked["visit"].isna())
+    again = linked.assign(track=track).duplicated(["track", "visit"], keep=False)
+    note_rows(
+        issues,
+        "double-lesion",
+        linked.assign(track=track)[again & track.notna()],
+        lambda row: f"another row of one study is {row['track']} too; both belong to no track",
+    )
+    linked["track_id"] = track.mask(again)
     first = linked.groupby("track_id")["visit"].transform("min")
     status = pd.Series("follow-up", index=linked.index, dtype="string")
-    status = status.mask((linked["visit"] == first).fillna(value=False), "new").mask(linked["visit"] == 0, "baseline")
+    is_first = (linked["visit"] == first).fillna(value=False)
+    status = status.mask(is_first, "new").mask((linked["visit"] == 0).fillna(value=False), "baseline")
     linked["status"] = status.mask(linked["track_id"].isna())
-    return linked
+    return linked, issues
 
 
 def summarise_tracks(linked: pd.DataFrame) -> pd.DataFrame:
@@ -120,29 +134,51 @@ def name_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _order(lesions: pd.DataFrame) -> pd.Series[pd.Timestamp]:
+def _order(lesions: pd.DataFrame, issues: list[Issue]) -> pd.Series[Any]:
     check_columns(lesions, ("patient_id", "alias"))
     if "study_date" in lesions:
-        return parse_dates(lesions["study_date"])
+        dates = parse_dates(lesions["study_date"])
+        note_rows(
+            issues,
+            "bad-date",
+            lesions[dates.isna()],
+            lambda row: f"{tell_fault('study date', row['study_date'], 'is none')}; {DATE_REMEDY}",
+        )
+        return dates
     check_columns(lesions, ("timepoint",))
-    if lesions["timepoint"].isna().any():
-        row = lesions.index[lesions["timepoint"].isna()][0]
-        raise SettingError(f"row {row}: no timepoint; give one, or leave the row out")
-    return lesions["timepoint"]
+    numbers = pd.to_numeric(lesions["timepoint"], errors="coerce")
+    note_rows(
+        issues,
+        "bad-timepoint",
+        lesions[numbers.isna()],
+        lambda row: f"{tell_fault('timepoint', row['timepoint'], 'is no number')}; count the studies from 0",
+    )
+    return numbers
 
 
 def check_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
     """Raise SettingError where a table lacks one of the columns."""
     missing = [name for name in names if name not in frame]
     if missing:
-        raise SettingError(f"no column {', '.join(missing)}; the table has {', '.join(map(str, frame))}")
+        raise SettingError(f"no column {', '.join(missing)}; add it, or rename one of {', '.join(map(str, frame))}")
 
 
-def parse_dates(dates: pd.Series[str]) -> pd.Series[pd.Timestamp]:
-    """Read dates as ISO 8601 or YYYYMMDD, also as whole numbers; SettingError names the first that is none."""
-    text = dates.astype("string").str.replace("-", "").str.removesuffix(" 00:00:00")
-    parsed = pd.to_datetime(text, format="%Y%m%d", errors="coerce")
-    if parsed.isna().any():
-        row = parsed.index[parsed.isna()][0]
-        raise SettingError(f"row {row}: study date {dates[row]!r} is none; write it as YYYY-MM-DD or YYYYMMDD")
-    return parsed
+def note_rows(issues: list[Issue], kind: str, rows: pd.DataFrame, say: Callable[[dict[str, Any]], str]) -> None:
+    """Add an issue for each row of a table; those of a store are named by their lesion, others by their number."""
+    is_store = rows.index.name == "lesion_id"
+    for name, row in zip(rows.index, rows.to_dict("records"), strict=True):
+        item = str(name) if is_store else f"row {name}"
+        text = say({str(column): cell for column, cell in row.items()})
+        issues.append(Issue(kind, item, "", f"{item}: {text}", (item,) if is_store else ()))
+
+
+def tell_fault(name: str, cell: Any, text: str) -> str:
+    """Say what is wrong with a cell, or that there is nothing in it."""
+    return f"no {name}" if pd.isna(cell) or not str(cell).strip() else f"{name} {cell!r} {text}"
+
+
+def parse_dates(dates: pd.Series[Any]) -> pd.Series[pd.Timestamp]:
+    """Read dates as ISO 8601 or YYYYMMDD, also as numbers; NaT where one is none."""
+    text = dates.astype("string").str.strip().str.removesuffix(" 00:00:00").str.removesuffix(".0")
+    digits = text.where(text.str.fullmatch(r"\d{4}-\d{2}-\d{2}|\d{8}").fillna(value=False)).str.replace("-", "")
+    return pd.to_datetime(digits, format="%Y%m%d", errors="coerce")

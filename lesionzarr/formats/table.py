@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 from typing import TYPE_CHECKING
 
 from lesionzarr.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
+
+    from lesionzarr.source import SourcePath
 
 
-def read_csv(path: Path, required: Iterable[str] = ()) -> list[dict[str, str]]:
+def read_csv(path: SourcePath, required: Iterable[str] = ()) -> list[dict[str, str]]:
     """Read a table as text.
 
     Parameters
@@ -34,10 +36,9 @@ def read_csv(path: Path, required: Iterable[str] = ()) -> list[dict[str, str]]:
         The file is absent, no text, empty, or lacks a required column.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [dict(zip(header, map(str.strip, cells), strict=False)) for cells in reader if any(cells)]
+        reader = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
+        header = [name.strip() for name in next(reader, [])]
+        rows = [dict(zip(header, map(str.strip, cells), strict=False)) for cells in reader if any(cells)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{path.name}: cannot be read as a table ({error})") from error
     absent = [name for name in required if name not in header]

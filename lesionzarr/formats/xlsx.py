@@ -14,7 +14,7 @@ from xml.etree.ElementTree import ParseError
 from lesionzarr.errors import MissingExtraError, SourceError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from lesionzarr.source import SourcePath
 
 MAX_BYTES = 256 * 2**20
 """Unpacked length of all parts of the longest file that is read."""
@@ -28,7 +28,7 @@ DAMAGED = (
 """What openpyxl raises for a damaged or protected file."""
 
 
-def read_xlsx(path: Path) -> list[dict[str, str]]:
+def read_xlsx(path: SourcePath) -> list[dict[str, str]]:
     """Read the first worksheet that holds anything.
 
     Parameters
@@ -68,7 +68,7 @@ def read_xlsx(path: Path) -> list[dict[str, str]]:
         raise SourceError(f"{path.name}: cannot be read as XLSX ({fault}); save it anew as XLSX or CSV") from error
 
 
-def _check_size(path: Path, file: Any) -> None:
+def _check_size(path: SourcePath, file: Any) -> None:
     with zipfile.ZipFile(file) as parts:
         size = sum(part.file_size for part in parts.infolist())
     if size > MAX_BYTES:

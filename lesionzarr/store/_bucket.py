@@ -6,6 +6,7 @@ import os
 import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from zarr.abc.store import Store
 
+    from lesionzarr.source import Stat
+
 ABSENT = (FileNotFoundError, NotADirectoryError)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 SUFFIXLESS = ("az", "adl", "azure", "abfs", "abfss")
 """Schemes of Azure, which cannot be asked for the last bytes of an object."""
@@ -63,6 +68,42 @@ class Bucket:
         with suppress(*ABSENT), self._opened(key) as store:
             return bytes(store.get(key).bytes())
         return None
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes | None:
+        """Read a part of an object, less where it ends before; None if there is none."""
+        with suppress(*ABSENT), self._opened(key) as store:
+            return bytes(store.get_range(key, start=offset, length=length))
+        return None
+
+    def stat(self, key: str) -> Stat | None:
+        """Tell length in bytes, and time of the last change in ns, of an object; None if there is none."""
+        with suppress(*ABSENT), self._opened(key) as store:
+            try:
+                return _stat(store.head(key))
+            except ABSENT:
+                # the answer to a HEAD has no text, which would tell a bucket that is absent from an object
+                return _stat(store.get(key).meta)
+        return None
+
+    def walk(self, key: str) -> Iterator[tuple[str, Stat]]:
+        """List every object under a key (all of them under "")."""
+        last = "", (0, 0)
+        with self._opened(key) as store:
+            for page in store.list(f"{key}/" if key else None, chunk_size=1000):
+                for item in page:
+                    # an empty object of a folder's name stands for the folder, as consoles make them
+                    if last[0] and (last[1][0] or not item["path"].startswith(f"{last[0]}/")):
+                        yield last
+                    last = item["path"], _stat(item)
+        if last[0]:
+            yield last
+
+    def list_level(self, key: str) -> dict[str, Stat | None]:
+        """List what is directly under a key, by key; None for folders."""
+        with self._opened(key) as store:
+            found = store.list_with_delimiter(f"{key}/" if key else None)
+        files = {item["path"]: _stat(item) for item in found["objects"]}
+        return {**files, **dict.fromkeys(found["common_prefixes"])}
 
     def size(self, key: str) -> int | None:
         """Give the length of an object in bytes; None if there is none."""
@@ -178,6 +219,10 @@ class BucketBlob:
             if len(data) != len(out):
                 raise IntegrityError(f"{name}: cut off at byte {offset + len(data)}; convert the volume again")
             out[:] = np.frombuffer(data, dtype=np.uint8)
+
+
+def _stat(meta: Any) -> Stat:
+    return int(meta["size"]), (meta["last_modified"] - EPOCH) // timedelta(microseconds=1) * 1000
 
 
 class _Frozen:

@@ -147,7 +147,9 @@ class DiskBlob:
             try:
                 read = self._read(offset + done, out[done:])
             except OSError as error:
-                raise StoreError(f"{self._name}: {error.strerror or error}") from error
+                fault = StoreError(f"{self._name}: {error.strerror or error}")
+                fault.errno = error.errno
+                raise fault from error
             if not read:
                 raise IntegrityError(f"{self._name}: cut off at byte {offset + done}; convert the volume again")
             done += read

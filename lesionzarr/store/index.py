@@ -64,7 +64,7 @@ def write_catalog(location: Location) -> tuple[int, list[Issue]]:
         try:
             own = _read_own(location, volume_id)
             if own is not None:
-                volumes.append(_volume_row(location, volume_id, own))
+                volumes.append(volume_row(location, volume_id, own))
                 lesions += own["lesions"]
         except IntegrityError as error:
             issues.append(Issue("damaged-volume", volume_id, "", f"{error}; it is left out of the catalog"))
@@ -89,7 +89,14 @@ def _read_own(location: Location, volume_id: str) -> dict[str, Any] | None:
     return own
 
 
-def _volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict[str, Any]:
+def volume_row(location: Location, volume_id: str, own: dict[str, Any]) -> dict[str, Any]:
+    """Make the row of a volume from its attributes `own` and its arrays; it has more entries than the table columns.
+
+    Raises
+    ------
+    IntegrityError
+        A part of the volume that the row needs is missing or damaged.
+    """
     volume, made = own["volume"], own["provenance"]
     if volume["volume_id"] != volume_id:
         raise IntegrityError(f"{location.name}: volume {volume_id} is a copy of {volume['volume_id']}; delete it")

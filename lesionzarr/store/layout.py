@@ -4,7 +4,7 @@
 
     <name>.zarr/
       zarr.json                     group; attributes.lesionzarr = {format, source, title, licence, citation, tool,
-                                    created}
+                                    created, checksum}
       catalog/volumes.parquet       one row per volume, with array metadata and checksum; derived from the groups below
       catalog/lesions.parquet       one row per lesion; derived from the groups below
       catalog/report.json           what the last conversion converted, skipped and failed at, with reasons
@@ -33,7 +33,9 @@ never padding. `fill_value` is the volume's own padding. A mask has the same chu
 - ``lesions``: rows of the lesion table (`lesionzarr.lesion`), the canonical copy;
 - ``provenance``: tool, converter, its settings (names of the files that were given), profile, fingerprint of
   the source files, their names and sizes, ``voxels``, the SHA-256 of the decoded voxels (little endian, C order),
-  ``mask``, that of the mask where there is one, and ``headers`` where those of the source were asked for.
+  ``mask``, that of the mask where there is one, and ``headers`` where those of the source were asked for;
+- ``checksum``: SHA-256 of all the others as JSON with sorted keys and without spaces; so in the root group. Stores of
+  the first versions have none.
 
 Ids are letters, digits, ``.``, ``_`` and ``-``, and begin with a letter or a digit. No attribute holds NaN, an absolute
 path or the name of a machine.
@@ -41,6 +43,8 @@ path or the name of a machine.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -95,6 +99,9 @@ SEGMENTATION = "SEG"
 """DICOM's word for what a mask is; it is part of a volume, and none itself."""
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+CHECKSUM = "checksum"
+"""Name of the checksum of attributes, among them."""
 
 CRC32C = {"name": "crc32c", "configuration": {}}
 LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -172,6 +179,11 @@ def object_keys(shape: tuple[int, int, int], modality: str, *, has_mask: bool = 
     coordinates = [f"{name}/{key}" for name in "zyx" for key in (GROUP_FILE, "c/0")]
     groups = [f"{LABELS}/{GROUP_FILE}", f"{MASK}/{GROUP_FILE}"] if has_mask else []
     return [*voxels, *coordinates, *groups]
+
+
+def is_shard(key: str) -> bool:
+    """Tell the shards of a volume from its metadata and its coordinates, which have one axis."""
+    return "/c/" in key and not key.endswith("/c/0")
 
 
 def voxel_metadata(
@@ -260,6 +272,24 @@ def group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
+def attributes_checksum(own: dict[str, Any]) -> str:
+    """Give the checksum of ``attributes.lesionzarr`` of a group; one that is among them already does not count."""
+    values = {name: value for name, value in own.items() if name != CHECKSUM}
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def seal(own: dict[str, Any]) -> dict[str, Any]:
+    """Give ``attributes.lesionzarr`` of a group with their checksum."""
+    return {**own, CHECKSUM: attributes_checksum(own)}
+
+
+def padding_value(corner: int, lowest: int) -> int:
+    """Give the padding of a CT volume from its first voxel and its lowest value, in HU."""
+    # outside the reconstruction circle scanners write one constant below air, which fills the corners of the slice
+    return corner if corner < -1000 and corner == lowest else -1024
+
+
 def ome_attributes(grid: Grid, modality: str) -> dict[str, Any]:
     """Give the OME-Zarr 0.5 image metadata of a volume.
 
@@ -326,7 +356,7 @@ def check_root(attributes: dict[str, Any] | None, name: str) -> dict[str, Any]:
         raise SettingError(f"{name}: a Zarr group, but no lesionzarr store")
     if own["format"] != FORMAT:
         raise SettingError(f"{name}: store format {own['format']}, this version reads {FORMAT}; update lesionzarr")
-    return own
+    return {name: value for name, value in own.items() if name != CHECKSUM}
 
 
 def _codecs(profile: str, block: tuple[int, ...], dtype: str) -> list[dict[str, Any]]:

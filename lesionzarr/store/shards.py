@@ -141,6 +141,35 @@ def encoder(codecs: list[dict[str, Any]]) -> Callable[[NDArray[Any]], bytes]:
     return encode
 
 
+def decoder(codecs: list[dict[str, Any]], dtype: str) -> Callable[[Any], NDArray[Any]]:
+    """Make the function that decodes what `encoder` gives by the same codecs; a checksum is left to the caller.
+
+    Parameters
+    ----------
+    codecs
+        Zarr v3 metadata, as of `encoder`.
+    dtype
+        Of the values.
+
+    Returns
+    -------
+    callable
+        Bytes, less their checksum, to a flat array. It raises RuntimeError or ValueError for bytes that are none.
+
+    Raises
+    ------
+    MissingExtraError
+        The codec needs a package that is not installed.
+    """
+    codec: Any = _pcodec(codecs[0]["configuration"]) if codecs[0]["name"] == "numcodecs.pcodec" else numcodecs.Blosc()
+    stored = np.dtype(dtype).newbyteorder("<")
+
+    def decode(data: Any) -> NDArray[Any]:
+        return np.frombuffer(codec.decode(data), dtype=stored)
+
+    return decode
+
+
 def parse_index(data: NDArray[np.uint8], layout: ArrayLayout, object_bytes: int) -> NDArray[np.int64]:
     """Read the index of a shard.
 
@@ -190,14 +219,17 @@ def _step(name: str, settings: dict[str, Any]) -> Encode:
             codec = numcodecs.Blosc(settings["cname"], settings["clevel"], shuffle, settings["blocksize"])
             return cast("Encode", codec.encode)
         case "numcodecs.pcodec":
-            try:
-                pcodec = numcodecs.get_codec({"id": "pcodec", **settings})
-            except (ImportError, numcodecs.errors.UnknownCodecError) as error:
-                raise MissingExtraError("profile 'dense' needs pcodec: pip install 'lesionzarr[dense]'") from error
-            return cast("Encode", pcodec.encode)
+            return cast("Encode", _pcodec(settings).encode)
         case "crc32c":
             return lambda data: data + crc32c(data)
     raise SettingError(f"codec {name!r} is not written by lesionzarr")
+
+
+def _pcodec(settings: dict[str, Any]) -> Any:
+    try:
+        return numcodecs.get_codec({"id": "pcodec", **settings})
+    except (ImportError, numcodecs.errors.UnknownCodecError) as error:
+        raise MissingExtraError("profile 'dense' needs pcodec: pip install 'lesionzarr[dense]'") from error
 
 
 def _little_endian(chunk: NDArray[Any]) -> NDArray[Any]:

@@ -30,14 +30,19 @@ def write_table(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
     """Give rows as Parquet; columns that the schema lacks are left out."""
     kept = [{name: row.get(name) for name in schema.names} for row in rows]
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(kept, schema=schema), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(kept, schema=schema), buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 
 def write_frame(frame: pd.DataFrame, schema: pa.Schema) -> bytes:
     """Give a table as Parquet."""
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), buffer, compression="zstd")
+    pq.write_table(
+        pa.Table.from_pandas(frame, schema=schema, preserve_index=False),
+        buffer,
+        compression="zstd",
+        write_page_checksum=True,
+    )
     return buffer.getvalue()
 
 
@@ -47,7 +52,7 @@ def read_table(location: Location, key: str, index: str) -> pd.DataFrame:
     if data is None:
         raise StoreError(f"{location.name}: no {key}; the conversion did not end: run it again, or `lesionzarr index`")
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(f"{location.name}/{key}: damaged ({error}); run `lesionzarr index`") from error
     frame: pd.DataFrame = table.to_pandas(types_mapper=NULLABLE.get)

@@ -52,12 +52,31 @@ def create_store(location: Location, description: dict[str, str]) -> None:
             raise StoreError(
                 f"{location.name}: holds {own['source']}, not {description['source']}; name another destination"
             )
+        # what the converter knows heals what is damaged, which the new checksum would vouch for
+        own |= description
     else:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         own = {"format": layout.FORMAT, **description, "tool": TOOL, "created": created}
     # written even if it is there: a destination that cannot be written is found before any volume is read
-    _write_json(location, layout.GROUP_FILE, layout.group_metadata({"lesionzarr": own}))
-    _write_json(location, f"{layout.VOLUMES}/{layout.GROUP_FILE}", layout.group_metadata({}))
+    _write_groups(location, own)
+
+
+def restore_root(location: Location, description: dict[str, str]) -> None:
+    """Write a damaged root group and the group of volumes anew; its time stays if that can be read.
+
+    Parameters
+    ----------
+    location
+        The store.
+    description
+        As of `create_store`.
+    """
+    try:
+        created = json.loads(location.read(layout.GROUP_FILE) or b"")["attributes"]["lesionzarr"]["created"]
+        datetime.fromisoformat(created)
+    except (ValueError, KeyError, TypeError):
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+    _write_groups(location, {"format": layout.FORMAT, **description, "tool": TOOL, "created": created})
 
 
 def read_root(location: Location) -> dict[str, Any] | None:
@@ -163,7 +182,9 @@ def write_group(location: Location, volume: Volume, provenance: dict[str, Any]) 
         "lesions": lesion_rows(volume),
         "provenance": provenance,
     }
-    metadata = layout.group_metadata({"ome": layout.ome_attributes(volume.grid, volume.modality), "lesionzarr": own})
+    metadata = layout.group_metadata(
+        {"ome": layout.ome_attributes(volume.grid, volume.modality), "lesionzarr": layout.seal(own)}
+    )
     _write_json(location, f"{layout.volume_key(volume.volume_id)}/{layout.GROUP_FILE}", metadata)
 
 
@@ -267,7 +288,7 @@ def _provenance(volume: Volume, made_by: dict[str, Any], profile: str, written: 
         "fingerprint": volume.fingerprint,
         **{name: array.checksum for name, array in written.items()},
         "shards": {name: array.shards for name, array in written.items()},
-        "roots": sorted({PurePath(file.root).name for file in files}),
+        "roots": sorted({PurePath(str(file.root)).name for file in files}),
         "files": [file.name for file in files],
         "file_bytes": [file.size for file in files],
     }
@@ -285,9 +306,14 @@ def _lesion_regions(volume: Volume) -> list[Region]:
     return regions
 
 
+def _write_groups(location: Location, own: dict[str, Any]) -> None:
+    _write_json(location, layout.GROUP_FILE, layout.group_metadata({"lesionzarr": layout.seal(own)}))
+    _write_json(location, f"{layout.VOLUMES}/{layout.GROUP_FILE}", layout.group_metadata({}))
+
+
 def _write_voxels(location: Location, key: str, volume: Volume, voxels: NDArray[Any], profile: str) -> Written:
     kind = layout.KINDS[volume.modality]
-    fill_value = _padding(voxels) if volume.modality == "CT" else 0.0
+    fill_value = layout.padding_value(int(voxels[0, 0, 0]), int(voxels.min())) if volume.modality == "CT" else 0.0
     metadata = layout.voxel_metadata(voxels.shape, fill_value, profile, volume.modality)
     return _write_array(location, f"{key}/{kind.array}", volume, voxels.astype(kind.dtype, copy=False), metadata)
 
@@ -323,12 +349,6 @@ def _write_array(
         lengths.append([len(shard.data), shard.head_bytes])
     _write_json(location, f"{key}/{layout.GROUP_FILE}", metadata)
     return Written(f"sha256:{digest.hexdigest()}", lengths)
-
-
-def _padding(voxels: NDArray[Any]) -> int:
-    # outside the reconstruction circle scanners write one constant below air, which fills the corners of the slice
-    corner = int(voxels[0, 0, 0])
-    return corner if corner < -1000 and corner == int(voxels.min()) else -1024
 
 
 def _write_coordinates(location: Location, key: str, volume: Volume) -> None:

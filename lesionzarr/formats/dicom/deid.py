@@ -14,7 +14,7 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Any
 
-from lesionzarr.formats.archive import read_file
+from lesionzarr.formats.archive import read_ahead, read_file
 from lesionzarr.formats.dicom.reading import quiet, read_object
 
 if TYPE_CHECKING:
@@ -139,7 +139,9 @@ def file_headers(files: Sequence[SourceFile]) -> dict[str, Any]:
     SourceError
         A file that cannot be read.
     """
-    headers = [header_json(read_object(read_file(file), file.name)) for file in dict.fromkeys(files)]
+    once = list(dict.fromkeys(files))
+    reads = zip(once, read_ahead(read_file, once), strict=True)
+    headers = [header_json(read_object(data(), file.name)) for file, data in reads]
     first = headers[0]
     common = {tag for tag, value in first.items() if all(header.get(tag) == value for header in headers)}
     return {

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,17 +19,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lesionzarr.errors import SourceError, StoreError
-from lesionzarr.formats.archive import escapes, iter_files, open_file
+from lesionzarr.formats.archive import escapes, iter_files, open_file, read_ahead, read_head
 from lesionzarr.formats.dicom.classify import IMAGE_CLASSES
 from lesionzarr.formats.dicom.columns import FILE_COLUMNS, KEYWORDS, PRIVATE_TAGS, SCHEMA, header_values
 from lesionzarr.formats.dicom.reading import load_pydicom, parsing, read_header
 from lesionzarr.report import Issue
+from lesionzarr.source import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from lesionzarr.series import SourceFile
+    from lesionzarr.source import SourcePath
 
 DEPTH = 12
 """Folder levels below a root that are searched; the NBIA layout has five."""
@@ -47,9 +49,11 @@ class Headers:
     """One row per DICOM object that could be read, with the columns of `lesionzarr.formats.dicom.columns.SCHEMA`."""
     issues: tuple[Issue, ...]
     """Roots that cannot be used, files that are no DICOM, and those that are cut off."""
+    remote: dict[str, Remote] = field(default_factory=dict)
+    """Roots behind URLs, by the name that the table has of them."""
 
 
-def scan_headers(roots: Sequence[Path], *, index: Path | None = None, workers: int = 1) -> Headers:
+def scan_headers(roots: Sequence[SourcePath], *, index: Path | None = None, workers: int = 1) -> Headers:
     """Read the headers of every DICOM object under some folders and zips.
 
     Parameters
@@ -77,7 +81,8 @@ def scan_headers(roots: Sequence[Path], *, index: Path | None = None, workers: i
     issues: list[Issue] = []
     kept, known = _read_index(index, issues)
     unchanged: list[int] = []
-    todo = _new_files(roots, known, unchanged, issues)
+    remote: dict[str, Remote] = {}
+    todo = _new_files(roots, known, unchanged, issues, remote)
     batches = []
     for batch, odd in _read_batches(todo, workers):
         batches.append(batch)
@@ -87,16 +92,22 @@ def scan_headers(roots: Sequence[Path], *, index: Path | None = None, workers: i
     table = table.unify_dictionaries().combine_chunks()
     if index is not None:
         _write_index(table, index)
-    return Headers(table, tuple(issues))
+    return Headers(table, tuple(issues), remote)
 
 
 def _new_files(
-    roots: Sequence[Path], known: dict[tuple[str, str], tuple[int, int, int]], unchanged: list[int], issues: list[Issue]
+    roots: Sequence[SourcePath],
+    known: dict[tuple[str, str], tuple[int, int, int]],
+    unchanged: list[int],
+    issues: list[Issue],
+    remote: dict[str, Remote],
 ) -> Iterator[SourceFile]:
     for root in roots:
         try:
             for file in iter_files(root, DEPTH):
-                size, stamp, row = known.get((file.root, file.name), (-1, -1, -1))
+                if isinstance(file.root, Remote):
+                    remote[str(file.root)] = file.root
+                size, stamp, row = known.get((str(file.root), file.name), (-1, -1, -1))
                 if (size, stamp) == (file.size, file.stamp):
                     unchanged.append(row)
                 elif not file.name.isprintable():
@@ -129,9 +140,9 @@ def _read_batches(files: Iterator[SourceFile], workers: int) -> Iterator[tuple[p
 
 def _read_batch(files: list[SourceFile]) -> tuple[pa.RecordBatch, list[Issue]]:
     rows, issues = [], []
-    for file in files:
+    for file, head in zip(files, read_ahead(read_head, files), strict=True):
         try:
-            rows.append(_read_row(file))
+            rows.append(_read_row(file, head()))
         except SourceError as error:
             kind = "truncated" if isinstance(error, _TruncatedError) else "not-dicom"
             issues.append(Issue(kind, "", file.name, f"{error}; it is left out"))
@@ -142,8 +153,8 @@ class _TruncatedError(SourceError):
     pass
 
 
-def _read_row(file: SourceFile) -> dict[str, Any]:
-    with open_file(file) as stream:
+def _read_row(file: SourceFile, head: bytes) -> dict[str, Any]:
+    with open_file(file, head) as stream:
         dataset, pixel_bytes, end = read_header(stream, file.name, _tags())
     with parsing(file.name):
         values = header_values(dataset)
@@ -152,7 +163,7 @@ def _read_row(file: SourceFile) -> dict[str, Any]:
         raise _TruncatedError(text, file.name)
     if pixel_bytes is None and values["sop_class_uid"] in IMAGE_CLASSES:
         raise _TruncatedError(f"{file.name}: cut off before its pixel data; fetch the file again", file.name)
-    place = {"root": file.root, "name": file.name, "size": file.size, "stamp": file.stamp}
+    place = {"root": str(file.root), "name": file.name, "size": file.size, "stamp": file.stamp}
     return place | values | {"pixel_bytes": pixel_bytes}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lesionzarr.errors import MissingExtraError, SourceError
-from lesionzarr.formats.archive import read_file
+from lesionzarr.formats.archive import read_ahead, read_file
 from lesionzarr.formats.dicom.codestream import frame_size
 from lesionzarr.formats.dicom.columns import group_item
 from lesionzarr.formats.dicom.reading import quiet, read_object
@@ -84,8 +84,9 @@ def read_stack(stack: Sliced) -> NDArray[Any]:
     voxels = np.empty(stack.grid.shape, np.int16 if stack.modality == "CT" else np.float32)
     frames = stack.frames or (None,) * len(stack.files)
     rows = zip(stack.files, frames, voxels, strict=True)
-    for file, planes in groupby(rows, key=lambda row: row[0]):
-        dataset = read_object(read_file(file), file.name)
+    reads = read_ahead(read_file, (file for file, _ in groupby(stack.files)))
+    for (file, planes), data in zip(groupby(rows, key=lambda row: row[0]), reads, strict=True):
+        dataset = read_object(data(), file.name)
         _check_size(dataset, stack, file)
         for _, frame, plane in planes:
             stored = _decode(dataset, frame, file)

@@ -9,7 +9,7 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lesionzarr.errors import MissingExtraError, SourceError
+from lesionzarr.errors import MissingExtraError, SourceError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,6 +51,8 @@ def parsing(name: str) -> Iterator[None]:
     with quiet():
         try:
             yield
+        except UnreachableError:
+            raise
         except Exception as error:  # pydicom raises what its parsing happens to run into
             raise _unparsable(name, error) from error
 

@@ -111,6 +111,8 @@ def find_stacks(headers: Headers) -> Stacks:
     issues: list[Issue] = []
     for series_uid, table in _iter_series(headers.table, issues):
         rows = sorted(table.to_pylist(), key=lambda row: (row["root"], row["name"]))
+        for row in rows:
+            row["root"] = headers.remote.get(row["root"], row["root"])
         slices, unused = usable_slices(rows, series_uid)
         left_out += unused
         parts = list(_iter_parts(slices, series_uid, issues))

@@ -1,0 +1,337 @@
+"""Checking a store against its source too, and repairing it from there.
+
+A repair takes what the intact volumes say of their making: converter, settings and profile; the user names the folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lesionzarr.converters._base import Converter, load_converter, make_converter
+from lesionzarr.converters._plan import plan_conversion
+from lesionzarr.converters._run import convert_volumes, description, source_path
+from lesionzarr.errors import NotFoundError, SettingError, StoreError
+from lesionzarr.report import Issue
+from lesionzarr.store import layout
+from lesionzarr.store.index import write_catalog
+from lesionzarr.store.location import Location, open_location
+from lesionzarr.store.tables import read_table
+from lesionzarr.store.verify import FROM_SOURCE, OF_THE_CATALOG, Verification, verify_store
+from lesionzarr.store.writer import create_store, delete_volume, read_attributes, read_root, restore_root
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from lesionzarr.converters._run import Progress
+    from lesionzarr.series import Volume
+    from lesionzarr.source import SourcePath
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done about the damage of a store."""
+
+    rewritten: tuple[str, ...] = ()
+    """Ids of the volumes that were written anew from the source."""
+    deleted: tuple[str, ...] = ()
+    """Names of the folders that held a copy of another volume."""
+    groups: bool = False
+    """The root group and that of the volumes were written anew."""
+    catalog: bool = False
+    """The catalog was derived anew."""
+    changed: tuple[Issue, ...] = ()
+    """Rewritten volumes whose voxels are not those that they were: the source has changed."""
+    remaining: tuple[Issue, ...] = ()
+    """Damage that is still there."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Give it as plain JSON values; keys as the attributes of this class."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How the volumes of a store were made."""
+
+    converter: str
+    profile: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Flags, and names of the files that were given."""
+
+
+def verify(
+    url: str | os.PathLike[str],
+    *,
+    sample: float = 1.0,
+    seed: int = 0,
+    source: str | Path | None = None,
+    threads: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Verification:
+    """Check a store: every object is there and whole, every voxel as it was written, the catalog as the volumes say.
+
+    Memory: the catalog, some 200 bytes for each object, and for each thread one shard as stored and its decoded voxels,
+    some 60 MB for a CT of 512 x 512.
+
+    Parameters
+    ----------
+    url
+        Path or URL of the store.
+    sample
+        Share of the volumes whose voxels are read; metadata, and the index of each shard, are read of all.
+    seed
+        Chooses them.
+    source
+        Folder of the dataset: volumes whose source has changed, or that are not in the store, are told too.
+    threads
+        Volumes that are looked at at a time; None for as many as there are cores.
+    storage_options
+        Options of the object store, where `url` is a URL.
+    progress
+        Called after every volume whose voxels were read, with the bytes that are done, and of how many.
+    **options
+        Settings of the converter, with `source`; those that the store was made with are found in the source.
+
+    Returns
+    -------
+    Verification
+        Its `issues` name every damage once, with volume, object and remedy.
+
+    Raises
+    ------
+    NotFoundError
+        Nothing is there.
+    SettingError
+        Something else than a store is there, or a setting that means nothing.
+    SourceError
+        The source as a whole cannot be read.
+    StoreError
+        The store cannot be reached.
+    """
+    location = open_location(url, storage_options)
+    found = verify_store(location, sample=sample, seed=seed, threads=threads, progress=progress)
+    if source is None:
+        return found
+    converter = _converter(_recipe(location, found), source, options)
+    known = {issue.item for issue in found.issues}
+    told = tuple(issue for issue in _compare(location, converter) if issue.item not in known)
+    counts = {**found.counts, "issues": len(found.issues) + len(told), "issues: source": len(told)}
+    return replace(found, issues=(*found.issues, *told), counts=counts)
+
+
+def repair(
+    url: str | os.PathLike[str],
+    source: str | Path | None = None,
+    *,
+    verification: Verification | None = None,
+    workers: int = 1,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> Repair:
+    """Write the damaged volumes of a store anew from their source, and then the catalog; nothing else is touched.
+
+    Parameters
+    ----------
+    url
+        Path or URL of the store.
+    source
+        Folder of the dataset. None does what needs no source: the groups round the volumes, the catalog, and copies of
+        volumes under other names, which are deleted.
+    verification
+        What `verify` found; None verifies first.
+    workers
+        Processes that convert, as in `convert`.
+    storage_options
+        Options of the object store, where `url` is a URL.
+    progress
+        Called after every volume that is written.
+    **options
+        Settings of the converter; those that the store was made with are found in the source.
+
+    Returns
+    -------
+    Repair
+
+    Raises
+    ------
+    NotFoundError
+        Nothing is there.
+    SettingError
+        Something else than a store is there, or a file that the store was made with is not in the source.
+    SourceError
+        The source as a whole cannot be read.
+    StoreError
+        The store cannot be read or written.
+    """
+    location = open_location(url, storage_options)
+    found = verification or verify_store(location)
+    recipe = _recipe(location, found)
+    converter = None if source is None or not found.damaged else _converter(recipe, source, options)
+    groups = _restore_groups(location, found, recipe)
+    rewritten: set[str] = set()
+    changed: list[Issue] = []
+    failed: list[Issue] = []
+    if converter is not None:
+        rewritten, changed, failed = _rewrite(location, converter, found, recipe, workers, progress)
+    told = {issue.item for issue in failed}
+    lost = [issue for issue in found.issues if issue.kind in FROM_SOURCE and issue.item not in {*rewritten, *told}]
+    deleted, kept = _delete_copies(location, found, {issue.item for issue in (*lost, *failed)})
+    stale = [issue for issue in found.issues if issue.kind in OF_THE_CATALOG]
+    # deriving would forget a volume that is lost, and so that it has been there
+    safe = any(issue.kind == "damaged-catalog" for issue in stale) or not (lost or failed)
+    derived = safe and bool(rewritten or stale)
+    if derived:
+        write_catalog(location)
+    remaining = [*lost, *failed, *kept, *([] if derived else stale)]
+    return Repair(tuple(sorted(rewritten)), tuple(deleted), groups, derived, tuple(changed), tuple(remaining))
+
+
+def _compare(location: Location, converter: Converter) -> Iterator[Issue]:
+    """Tell what a conversion would do to a store."""
+    plan = plan_conversion(converter.scan(), location, None)
+    there = set(location.list_folders(layout.VOLUMES))
+    for volume in plan.convert:
+        if volume.volume_id in there:
+            yield _changed(location, volume, "source-changed", "its source files have changed")
+        else:
+            yield _changed(location, volume, "not-in-store", "the source has it, the store has not")
+    for volume in plan.update:
+        yield _changed(location, volume, "source-changed", "its lesions or its spacing have changed in the source")
+
+
+def _changed(location: Location, volume: Volume, kind: str, fault: str) -> Issue:
+    text = f"{location.name}: volume {volume.volume_id}: {fault}; run `lesionzarr convert` again"
+    return Issue(kind, volume.volume_id, "", text)
+
+
+def _recipe(location: Location, found: Verification) -> _Recipe:
+    """Read from the first volume that can be read, intact ones first, how a store was made."""
+    damaged = set(found.damaged)
+    for volume_id in sorted(location.list_folders(layout.VOLUMES), key=lambda name: name in damaged):
+        own = read_attributes(location, volume_id)
+        try:
+            made = own["provenance"] if own else {}
+            return _Recipe(made["converter"], made["profile"], made.get("settings") or {})
+        except (KeyError, TypeError):
+            continue
+    root = read_root(location)
+    if root is None:
+        raise NotFoundError(f"{location.name}: nothing in it says how it was made; convert again")
+    return _Recipe(root["source"], "portable")
+
+
+def _converter(recipe: _Recipe, source: str | Path, options: Mapping[str, Any]) -> Converter:
+    """Make the converter that a store was made with; files that it was given are found in the source by their names."""
+    known = {item.name: item.metadata for item in fields(load_converter(recipe.converter))}
+    place = partial(source_path, {})
+    settings: dict[str, Any] = {}
+    for name, value in recipe.settings.items():
+        if name in options or name not in known:
+            continue
+        if isinstance(value, int):
+            settings[name] = value
+        else:
+            paths = [_find(place(source), name, file) for file in value]
+            settings[name] = paths if known[name].get("many") else paths[0]
+    return make_converter(recipe.converter, source, {**settings, **options}, place)
+
+
+def _find(source: SourcePath, name: str, file: str) -> SourcePath:
+    for path in (source / file, source.parent / file):
+        if path.is_file() or path.is_dir():
+            return path
+    option = f"--{name.replace('_', '-')}"
+    raise SettingError(f"{source}: {file} is not there, which the store was made with; name it with {option}")
+
+
+def _restore_groups(location: Location, found: Verification, recipe: _Recipe) -> bool:
+    """Write the groups round the volumes anew, if one is damaged."""
+    kinds = {issue.kind for issue in found.issues}
+    if "damaged-root" in kinds:
+        restore_root(location, description(load_converter(recipe.converter)))
+    elif "damaged-group" in kinds:
+        root = read_root(location) or {}
+        create_store(location, {name: root[name] for name in ("source", "title", "licence", "citation")})
+    return bool(kinds & {"damaged-root", "damaged-group"})
+
+
+def _rewrite(
+    location: Location,
+    converter: Converter,
+    found: Verification,
+    recipe: _Recipe,
+    workers: int,
+    progress: Callable[[Progress], None] | None,
+) -> tuple[set[str], list[Issue], list[Issue]]:
+    """Write the damaged volumes anew; give those that are, what has changed of them, and what went wrong."""
+    there = {volume.volume_id: volume for volume in converter.scan().volumes}
+    failed = [
+        Issue("failed-volume", name, "", f"{location.name}: volume {name}: the source does not have it")
+        for name in found.damaged
+        if name not in there
+    ]
+    recorded = _recorded(location, found)
+    by_profile: dict[str, list[Volume]] = {}
+    for name in found.damaged:
+        if name in there:
+            profile, _ = recorded.get(name, (recipe.profile, ""))
+            by_profile.setdefault(profile, []).append(there[name])
+    outcomes = [
+        outcome
+        for profile, volumes in by_profile.items()
+        for outcome in convert_volumes(converter, tuple(volumes), location, profile, workers=workers, progress=progress)
+    ]
+    failed += [
+        Issue("failed-volume", outcome.volume.volume_id, outcome.file, outcome.fault)
+        for outcome in outcomes
+        if outcome.fault is not None
+    ]
+    rewritten = {outcome.volume.volume_id for outcome in outcomes if outcome.fault is None}
+    return rewritten, list(_changes(location, sorted(rewritten), recorded)), failed
+
+
+def _recorded(location: Location, found: Verification) -> dict[str, tuple[str, str]]:
+    """Give profile and checksum of the voxels of damaged volumes, from their attributes or else from the catalog."""
+    try:
+        table = read_table(location, layout.VOLUMES_TABLE, "volume_id")
+        rows = zip(table.index, table["profile"], table["voxels"], strict=True)
+        recorded = {name: (profile, voxels) for name, profile, voxels in rows if profile in layout.PROFILES}
+    except (StoreError, KeyError, ValueError):
+        recorded = {}
+    distrusted = {issue.item for issue in found.issues if issue.kind == "damaged-attributes"}
+    for name in set(found.damaged) - distrusted:
+        own = read_attributes(location, name)
+        if own is not None:
+            recorded[name] = own["provenance"]["profile"], own["provenance"]["voxels"]
+    return recorded
+
+
+def _changes(location: Location, rewritten: list[str], recorded: dict[str, tuple[str, str]]) -> Iterator[Issue]:
+    for name in rewritten:
+        own = read_attributes(location, name)
+        if own is not None and name in recorded and own["provenance"]["voxels"] != recorded[name][1]:
+            text = f"{location.name}: volume {name}: its voxels are not those that it had: the source has changed"
+            yield Issue("changed-volume", name, "", text)
+
+
+def _delete_copies(location: Location, found: Verification, lost: set[str]) -> tuple[list[str], list[Issue]]:
+    """Delete folders that hold a copy of another volume, unless that one is not there or damaged."""
+    deleted: list[str] = []
+    kept: list[Issue] = []
+    for issue in found.issues:
+        if issue.kind == "copied-volume":
+            copy = read_attributes(location, issue.item)
+            original = copy["volume"]["volume_id"] if copy else issue.item
+            if original in lost or read_attributes(location, original) is None:
+                kept.append(issue)
+            else:
+                delete_volume(location, issue.item)
+                deleted.append(issue.item)
+    return deleted, kept

@@ -1,0 +1,134 @@
+"""The catalog looked at: whether its tables say of each volume what the attributes of the volume say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lesionzarr.report import Issue
+from lesionzarr.store import layout
+from lesionzarr.store._verify_shards import Fault, read_object
+from lesionzarr.store.index import LESIONS, VOLUMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from lesionzarr.store._verify_volume import Checked
+    from lesionzarr.store.location import Location
+
+CATALOG = layout.VOLUMES_TABLE.partition("/")[0]
+REMEDY = "derive the catalog anew (`lesionzarr index`)"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the catalog that can be read."""
+
+    key: str
+    rows: pa.Table
+    places: dict[str, NDArray[np.int64]]
+    """Numbers of the rows of each volume."""
+
+    def of(self, volume_id: str) -> list[dict[str, Any]]:
+        """Give the rows of a volume."""
+        rows: list[dict[str, Any]] = self.rows.take(pa.array(self.places.get(volume_id, []), pa.int64())).to_pylist()
+        return rows
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The catalog, as far as it can be read."""
+
+    name: str
+    """Of the store."""
+    volumes: Table | None
+    lesions: Table | None
+
+    def apart(self) -> Iterator[Issue]:
+        """Tell that the two are not of one writing, which each of them says in its metadata."""
+        if self.volumes and self.lesions and self.volumes.rows.schema.metadata != self.lesions.rows.schema.metadata:
+            text = f"{self.name}/{CATALOG}: its two tables do not belong together; {REMEDY}"
+            yield Issue("damaged-catalog", "", CATALOG, text)
+
+    def missing(self, there: set[str]) -> Iterator[Issue]:
+        """Tell volumes that the catalog has and the store has not, once each."""
+        known = set(self.volumes.places) if self.volumes else set()
+        for volume_id in sorted(known - there):
+            group = f"{layout.volume_key(volume_id)}/{layout.GROUP_FILE}"
+            text = f"{self.name}/{group}: missing, and the catalog has the volume; write it anew from its source"
+            told = f"{text} (`lesionzarr repair --source`), or, if it is to be gone, {REMEDY}"
+            yield Issue("missing-volume", volume_id, group, told)
+        if self.lesions:
+            for volume_id in sorted(set(self.lesions.places) - there - known):
+                yield self._issue("stale-lesions", volume_id, self.lesions, "has lesions of a volume that is not there")
+
+    def compare(self, checked: Checked) -> Iterator[Issue]:
+        """Tell what the catalog says otherwise than the attributes of a volume."""
+        if self.volumes and checked.lesions is not None and checked.volume_id not in self.volumes.places:
+            yield self._issue("not-in-catalog", checked.volume_id, self.volumes, "does not have it")
+            return
+        if self.volumes and checked.row is not None:
+            row = {name: checked.row.get(name) for name in VOLUMES.names}
+            if _read(self.volumes, checked.volume_id) != [row]:
+                yield self._issue("stale-row", checked.volume_id, self.volumes, "says otherwise than its attributes")
+        if self.lesions and checked.lesions is not None:
+            rows = [{name: row.get(name) for name in LESIONS.names} for row in checked.lesions]
+            if _sorted(_read(self.lesions, checked.volume_id)) != _sorted(rows):
+                yield self._issue("stale-lesions", checked.volume_id, self.lesions, "has other lesions of it")
+
+    def _issue(self, kind: str, volume_id: str, table: Table, fault: str) -> Issue:
+        return Issue(kind, volume_id, table.key, f"{self.name}/{table.key}: volume {volume_id}: it {fault}; {REMEDY}")
+
+
+def read_tables(location: Location) -> tuple[Tables, list[Issue]]:
+    """Read both tables; what cannot be read is told."""
+    issues: list[Issue] = []
+    tables: list[Table | None] = []
+    for key, schema in ((layout.VOLUMES_TABLE, VOLUMES), (layout.LESIONS_TABLE, LESIONS)):
+        try:
+            tables.append(_parse_table(key, read_object(location, key), schema))
+        except Fault as fault:
+            tables.append(None)
+            issues.append(Issue("damaged-catalog", "", key, f"{location.name}/{key}: {fault}; {REMEDY}"))
+    return Tables(location.name, tables[0], tables[1]), issues
+
+
+def _parse_table(key: str, data: bytes, schema: pa.Schema) -> Table:
+    try:
+        rows = pq.read_table(
+            pa.BufferReader(data), page_checksum_verification=True, pre_buffer=False, use_threads=False
+        )
+        rows.validate(full=True)
+        ids = rows["volume_id"].to_pylist()
+    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
+        raise Fault(f"damaged ({str(error).splitlines()[0]})") from error
+    if not rows.schema.equals(schema):
+        raise Fault("not the columns of this version, or damaged")
+    if None in ids:
+        raise Fault("damaged (a row without volume)")
+    return Table(key, rows, _places(ids))
+
+
+def _places(ids: list[str]) -> dict[str, NDArray[np.int64]]:
+    numbers: dict[str, list[int]] = {}
+    for number, volume_id in enumerate(ids):
+        numbers.setdefault(volume_id, []).append(number)
+    return {volume_id: np.array(rows) for volume_id, rows in numbers.items()}
+
+
+def _read(table: Table, volume_id: str) -> list[dict[str, Any]] | None:
+    try:
+        return table.of(volume_id)
+    except ValueError:
+        # text that is none
+        return None
+
+
+def _sorted(rows: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    return None if rows is None else sorted(rows, key=lambda row: str(row["lesion_id"]))

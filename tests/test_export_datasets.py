@@ -245,6 +245,13 @@ def test_croissant_names_the_tables_and_every_column_of_them(run, sample_store, 
         assert columns == pq.read_schema(sample_store / key).names
 
 
+def test_croissant_inside_of_a_store_belongs_to_it(run, sample_store, capsys):
+    assert run("croissant", sample_store, "-o", sample_store / "croissant.json")[0] == 0
+    assert main(["verify", str(sample_store), "--sample", "0.01", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["leftovers"] == 0
+    (sample_store / "croissant.json").unlink()
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -8,6 +8,7 @@
       catalog/volumes.parquet       one row per volume, with array metadata and checksum; derived from the groups below
       catalog/lesions.parquet       one row per lesion; derived from the groups below
       catalog/report.json           what the last conversion converted, skipped and failed at, with reasons
+      croissant.json                Croissant metadata, where somebody has exported them into the store
       volumes/zarr.json             group
       volumes/<volume_id>/          group, an OME-Zarr 0.5 image
         zarr.json                   written LAST: a volume exists exactly when this object exists
@@ -70,6 +71,7 @@ GROUP_FILE = "zarr.json"
 VOLUMES_TABLE = "catalog/volumes.parquet"
 LESIONS_TABLE = "catalog/lesions.parquet"
 REPORT = "catalog/report.json"
+CROISSANT = "croissant.json"
 
 CHUNK = (8, 64, 64)
 BLOCK_SLICES = 4

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ROOT = {"format", "source", "title", "licence", "citation", "tool", "created"}
 """What the attributes of the root group hold, but for their checksum."""
 OF_STORE = (layout.GROUP_FILE, f"{layout.VOLUMES}/{layout.GROUP_FILE}")
-OF_CATALOG = (layout.VOLUMES_TABLE, layout.LESIONS_TABLE, layout.REPORT)
+OF_CATALOG = (layout.VOLUMES_TABLE, layout.LESIONS_TABLE, layout.REPORT, layout.CROISSANT)
 
 
 @dataclass(frozen=True)

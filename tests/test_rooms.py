@@ -27,8 +27,8 @@ MAY_IMPORT = {
 }
 """Rooms that may import anything are left out: the command line, the demo, the package's front."""
 
-STEERING = {"lesionzarr.converters._plan", "lesionzarr.converters._run"}
-"""These two alone of their room meet the store."""
+STEERING = {"lesionzarr.converters._plan", "lesionzarr.converters._run", "lesionzarr.converters._work"}
+"""These alone of their room meet the store."""
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], "lesionzarr."))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from lesionzarr.store.arrays import ArrayLayout, parse_layout
 from lesionzarr.store.index import VOLUMES
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.studies import describe_study, pair_volumes
-from lesionzarr.store.tables import read_table
+from lesionzarr.store.tables import read_generation
 from lesionzarr.store.writer import missing_objects, read_root
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ QUERY_ERRORS = (
     *(NameError, SyntaxError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NotImplementedError),
 )
 """What pandas raises for the many ways in which a query can mean nothing."""
+
+PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Before each further look at a catalog that is just being written."""
 
 
 @dataclass(frozen=True)
@@ -351,8 +355,21 @@ def _open(location: Location, cache_bytes: int = 0) -> Catalog:
         raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
     if info.get("kind") == "pack":
         raise SettingError(f"{location.name}: a pack; open it with lesionzarr.open_pack")
-    lesions = read_table(location, layout.LESIONS_TABLE, "lesion_id")
-    volumes = read_table(location, layout.VOLUMES_TABLE, "volume_id")
+    # it has answered: what fails from now on is an outage
+    location = location.reached()
+    lesions, volumes = _read_tables(location)
     if not {*VOLUMES.names} <= {*volumes, "volume_id"}:
         raise StoreError(f"{location.name}: its catalog is of an older lesionzarr; run `lesionzarr index`")
     return Catalog(location, info, lesions, volumes, cache_bytes)
+
+
+def _read_tables(location: Location) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the tables of lesions and volumes; both of one conversion, where another is just being written."""
+    for pause_s in (*PAUSES_S, None):
+        lesions, of_lesions = read_generation(location, layout.LESIONS_TABLE, "lesion_id")
+        volumes, of_volumes = read_generation(location, layout.VOLUMES_TABLE, "volume_id")
+        if of_lesions == of_volumes:
+            return lesions, volumes
+        if pause_s is not None:
+            time.sleep(pause_s)
+    raise StoreError(f"{location.name}: the two tables of its catalog do not belong together; run `lesionzarr index`")

@@ -22,11 +22,12 @@ INTERVAL_S = 10.0
 def show_progress() -> Iterator[Callable[[Progress], None]]:
     """Give the function that is called with how far the work is."""
     if sys.stderr.isatty():
+        began = time.monotonic()
         with tqdm(unit=" slices", unit_scale=True, dynamic_ncols=True) as bar:
 
             def move(progress: Progress) -> None:
                 bar.total = progress.total_slices
-                bar.set_postfix_str(f"{progress.volumes}/{progress.total_volumes} volumes", refresh=False)
+                bar.set_postfix_str(_rates(progress, time.monotonic() - began), refresh=False)
                 bar.update(progress.slices - bar.n)
 
             yield move
@@ -42,9 +43,22 @@ def _plain_lines() -> Callable[[Progress], None]:
         now = time.monotonic()
         if now - last >= INTERVAL_S or progress.volumes == progress.total_volumes:
             last = now
-            print(
-                tqdm.format_meter(progress.slices, progress.total_slices, now - began, ncols=0, unit=" slices"),
-                file=sys.stderr,
+            meter = tqdm.format_meter(
+                progress.slices,
+                progress.total_slices,
+                now - began,
+                ncols=0,
+                unit=" slices",
+                postfix=_rates(progress, now - began),
             )
+            print(meter, file=sys.stderr)
 
     return tell
+
+
+def _rates(progress: Progress, seconds: float) -> str:
+    """Say what all workers do together; MB are of voxels before compression."""
+    done = f"{progress.volumes}/{progress.total_volumes} volumes"
+    rates = f"{progress.volumes / seconds:.3g} volumes/s, {progress.bytes / seconds / 1e6:.0f} MB/s" if seconds else ""
+    workers = f"{progress.workers} worker{'s' if progress.workers != 1 else ''}"
+    return ", ".join(filter(None, (done, rates, workers)))

@@ -122,12 +122,15 @@ def convert(
     # it has answered: what fails from now on is an outage, which is waited for
     location = location.reached()
     plan = plan_conversion(scan, location, profile)
-    list(map_in_order(location, partial(update_volume, location), plan.update))
     task = Task(converter, location, profile)
-    outcomes, odd = _convert(task, plan, min(workers, len(plan.convert)), scheduler, progress)
-    odd += _delete_replaced(location, plan, outcomes)
-    lesions, damaged = write_catalog(location)
-    report = _report(converter, scan, plan, outcomes, [*odd, *damaged])
+    list(map_in_order(location, partial(update_volume, location), plan.update))
+    with Run(location) as run:
+        # the workers end before the run does: what they were at is free only then
+        with open_workers(task, min(workers, len(plan.convert)), scheduler if plan.convert else None) as work:
+            outcomes = _follow(iter_outcomes(task, work, order_by_cost(plan.convert), run), plan, progress)
+        replaced = _delete_replaced(location, plan, outcomes)
+        lesions, damaged = write_catalog(location)
+    report = _report(converter, scan, plan, outcomes, [*_exclusive_issues(run, location), *replaced, *damaged])
     report = replace(report, counts={**report.counts, "lesions in the store": lesions})
     location.write(REPORT, json.dumps(report.to_json(), indent=1).encode())
     return report
@@ -156,24 +159,10 @@ def plan(
     return scan, plan_conversion(scan, open_location(destination, storage_options), profile)
 
 
-def _convert(
-    task: Task,
-    plan: Plan,
-    workers: int,
-    scheduler: str | None,
-    progress: Callable[[Progress], None] | None,
-) -> tuple[list[Outcome], list[Issue]]:
-    """Convert the volumes of a plan; nothing is claimed where there are none."""
-    if not plan.convert:
-        return [], []
-    # the workers end first: what they were at is free only then
-    with Run(task.location) as run, open_workers(task, workers, scheduler) as work:
-        outcomes = _follow(iter_outcomes(task, work, order_by_cost(plan.convert), run), plan, progress)
-    if run.exclusive:
-        return outcomes, []
-    fault = "the server creates an object where there is one already"
-    text = f"{task.location.name}: {fault}; one conversion at a time may write there"
-    return outcomes, [Issue("not-exclusive", "", "", text)]
+def _exclusive_issues(run: Run, location: Location) -> Iterator[Issue]:
+    if not run.exclusive:
+        fault = "the server creates an object where there is one already"
+        yield Issue("not-exclusive", "", "", f"{location.name}: {fault}; one conversion at a time may write there")
 
 
 def _description(converter: Converter) -> dict[str, str]:

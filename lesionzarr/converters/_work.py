@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lesionzarr.converters._base import describe
 from lesionzarr.converters._plan import compare_volume, size_issues, voxel_bytes
@@ -182,25 +182,29 @@ def iter_outcomes(task: Task, work: Workers, volumes: Sequence[Volume], run: Run
         # another conversion may wait for these, and need not wait for the end of this one
         while failed:
             run.drop(failed.pop())
-        ready = []
-        for volume, is_ready, dead_holder in map_in_order(task.location, partial(_look, task, run), [*left.values()]):
-            if is_ready:
-                ready.append(volume)
-                del left[volume.volume_id]
-            if dead_holder is not None:
-                dead.add(dead_holder)
+        looks = [*map_in_order(task.location, partial(_look, task, run), [*left.values()])]
+        dead |= {look.dead for look in looks if look.dead is not None}
+        ready = [left.pop(look.volume_id) for look in looks if look.is_ready]
         if left and not ready:
             time.sleep(LOOK_S)
 
 
-def _look(task: Task, run: Run, volume: Volume) -> tuple[Volume, bool, str | None]:
-    """Look at a volume that another conversion was at: is it there now, or free, and which dead run still has it."""
+class _Look(NamedTuple):
+    volume_id: str
+    is_ready: bool
+    """The volume is there now, or free."""
+    dead: str | None = None
+    """The dead run that still has it."""
+
+
+def _look(task: Task, run: Run, volume: Volume) -> _Look:
+    """Look at a volume that another conversion was at."""
     own = read_attributes(task.location, volume.volume_id)
     if own is not None and compare_volume(volume, own, task.location, task.profile) != "convert":
-        return volume, True, None
+        return _Look(volume.volume_id, is_ready=True)
     holder = run.holder(volume.volume_id)
     is_dead = holder is not None and run.is_dead(holder)
-    return volume, holder is None or is_dead, holder if is_dead else None
+    return _Look(volume.volume_id, holder is None or is_dead, holder if is_dead else None)
 
 
 @contextmanager

@@ -368,7 +368,7 @@ def _read_tables(location: Location) -> tuple[pd.DataFrame, pd.DataFrame]:
     for pause_s in (*PAUSES_S, None):
         lesions, of_lesions = read_generation(location, layout.LESIONS_TABLE, "lesion_id")
         volumes, of_volumes = read_generation(location, layout.VOLUMES_TABLE, "volume_id")
-        if of_lesions == of_volumes:
+        if of_lesions == of_volumes or None in {of_lesions, of_volumes}:
             return lesions, volumes
         if pause_s is not None:
             time.sleep(pause_s)

@@ -8,11 +8,11 @@
 A claim is taken by creating its object, which the store grants to one alone. Claims are never written over: who finds
 that the run which holds a volume is dead creates the claim with the next number, so that of two that find it so one
 wins. A run is dead when its lease is gone, when its process is gone (told on the same machine alone), or when its lease
-was seen unchanged for longer than it lasts, by the clock of the one that looks: clocks of two machines are never compared.
+was seen unchanged for longer than it lasts, by the clock of the one that looks: two machines' clocks are not compared.
 
-A claim keeps work from being done twice; what keeps the store right is that a volume is committed by creating its group,
-and that two writers of one volume write the same bytes. So a run that was thought dead and goes on does no harm: it
-finds that its claim is not the last, and does not commit. Everything is deleted when a run ends.
+A claim keeps work from being done twice; what keeps the store right is that a volume is committed by creating its
+group, and that two writers of one volume write the same bytes. So a run that was thought dead and goes on does no harm:
+it finds that its claim is not the last, and does not commit. Everything is deleted when a run ends.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +39,9 @@ WAITING = 2
 
 LOOK_S = 1.0
 """Between two looks at volumes that other conversions are at."""
+
+KEEP_S = 5.0
+"""Between two looks at whether each worker of this machine is there."""
 
 PATIENCE_S = 30
 """Seconds to wait for a scheduler that was named, and for its first worker."""
@@ -101,13 +105,13 @@ def convert_volume(task: Task, volume: Volume, claims: Claims | None = None) -> 
 def _claim_and_write(task: Task, volume: Volume, claims: Claims) -> Outcome:
     volume_id = volume.volume_id
     before = claims.take(volume_id)
-    if before not in {None, claims.run}:
-        return Outcome(volume, holder=before)
     # another may have written it since the plan was made. Where this run had the claim before, it was a worker of its
     # own, lost before it could tell
     own = read_attributes(task.location, volume_id)
     if own is not None and compare_volume(volume, own, task.location, task.profile) != "convert":
-        return Outcome(volume, tuple(size_issues(volume, own["volume"]["shape"])), by_another=before is None)
+        return Outcome(volume, tuple(size_issues(volume, own["volume"]["shape"])), by_another=before != claims.run)
+    if before not in {None, claims.run}:
+        return Outcome(volume, holder=before)
     outcome = _write(task, volume, partial(claims.is_held, volume_id))
     if not outcome.by_another:
         return outcome
@@ -229,8 +233,26 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             silence_logs=logging.CRITICAL,
             preload=IGNORE_INTERRUPT,
         )
-        with cluster, Client(cluster) as client:
+        with cluster, Client(cluster) as client, _kept(cluster, workers):
             yield client
+
+
+@contextmanager
+def _kept(cluster: Any, workers: int) -> Iterator[None]:
+    """Start workers anew that are gone for good: a nanny that fails to start one in time, or at all, gives up."""
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(KEEP_S):
+            cluster.scale(workers)
+
+    keeper = threading.Thread(target=keep, name="lesionzarr workers", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
 
 
 def _distribute(client: Any, task: Task, volumes: Sequence[Volume], claims: Claims | None) -> Iterator[Outcome]:

@@ -63,12 +63,13 @@ class Claims:
         """
         # without the token a claim of this run that is there already would pass for the one that was just created
         content = f"{self.run} {secrets.token_hex(4)}".encode()
-        number = 0
-        while not self.location.create(_key(volume_id, number), content):
+        while True:
+            # looked at first: of two that create at the same moment, some servers let one wait for a second
             holder, number = self._last(volume_id)
             if holder is not None and holder not in self.dead:
                 return holder
-        return None
+            if self.location.create(_key(volume_id, number), content):
+                return None
 
     def holder(self, volume_id: str) -> str | None:
         """Give the run that has a volume; None where it is free."""

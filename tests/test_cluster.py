@@ -41,7 +41,7 @@ def test_killed_workers_a_killed_server_and_a_bad_network_cost_nothing(many, who
 def test_a_cluster_that_runs_already_is_used_and_left_running(many, whole, tmp_path):
     told = []
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address="127.0.0.1:0"
     ) as cluster:
         address = cluster.scheduler_address
         report = lesionzarr.convert("deeplesion", many, tmp_path / "s.zarr", scheduler=address, progress=told.append)

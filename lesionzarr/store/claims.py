@@ -117,8 +117,11 @@ class Run:
         self._ended = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="lesionzarr lease", daemon=True)
         self._renewals = 0
+        self._unfinished: list[str] = []
 
     def __enter__(self) -> Self:
+        # files that a killed process was just writing: those that are there still when this run ends are nobody's
+        self._unfinished = [key for key in self._location.list_objects(CLAIMS) if key.startswith(f"{CLAIMS}/.")]
         key = f"{LEASE}{self._run}"
         self._location.create(key, self._lease())
         self.exclusive = not self._location.create(key, self._lease())
@@ -185,7 +188,8 @@ class Run:
 
         claims = [key for key in keys if not key.startswith((f"{CLAIMS}/_", f"{CLAIMS}/."))]
         list(map_in_order(self._location, release, claims))
-        list(map_in_order(self._location, self._location.delete, [f"{LEASE}{run}" for run in free]))
+        rest = [*self._unfinished, *(f"{LEASE}{run}" for run in free)]
+        list(map_in_order(self._location, self._location.delete, rest))
 
 
 def _key(volume_id: str, number: int) -> str:

@@ -21,10 +21,11 @@ INTERVAL_S = 10.0
 @contextmanager
 def show_progress() -> Iterator[Callable[[Progress], None]]:
     """Give the function that is called with how far a conversion is."""
+    began = time.monotonic()
     with _show("slices") as show:
 
         def tell(progress: Progress) -> None:
-            show(progress.slices, progress.total_slices, f"{progress.volumes}/{progress.total_volumes} volumes")
+            show(progress.slices, progress.total_slices, _rates(progress, time.monotonic() - began))
 
         yield tell
 
@@ -54,13 +55,23 @@ def _show(unit: str) -> Iterator[Callable[[int, int, str], None]]:
 def _plain_lines(unit: str) -> Callable[[int, int, str], None]:
     began = last = time.monotonic()
 
-    def tell(done: int, total: int, _: str) -> None:
+    def tell(done: int, total: int, text: str) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= INTERVAL_S or done == total:
             last = now
             scaled = unit == "B"
-            line = tqdm.format_meter(done, total, now - began, ncols=0, unit=f" {unit}", unit_scale=scaled)
+            line = tqdm.format_meter(
+                done, total, now - began, ncols=0, unit=f" {unit}", unit_scale=scaled, postfix=text or None
+            )
             print(line, file=sys.stderr)
 
     return tell
+
+
+def _rates(progress: Progress, seconds: float) -> str:
+    """Say what all workers do together; MB are of voxels before compression."""
+    done = f"{progress.volumes}/{progress.total_volumes} volumes"
+    rates = f"{progress.volumes / seconds:.3g} volumes/s, {progress.bytes / seconds / 1e6:.0f} MB/s" if seconds else ""
+    workers = f"{progress.workers} worker{'s' if progress.workers != 1 else ''}"
+    return ", ".join(filter(None, (done, rates, workers)))

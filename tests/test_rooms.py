@@ -28,7 +28,7 @@ MAY_IMPORT = {
 }
 """Rooms that may import anything are left out: the command line, the demo, the package's front."""
 
-STEERING = {"lesionzarr.converters._care", "lesionzarr.converters._plan", "lesionzarr.converters._run"}
+STEERING = {f"lesionzarr.converters._{name}" for name in ("care", "plan", "run", "work")}
 """These alone of their room meet the store."""
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], "lesionzarr."))

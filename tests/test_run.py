@@ -23,7 +23,7 @@ from PIL import Image
 
 import lesionzarr
 from lesionzarr.cli import main
-from lesionzarr.converters import _run
+from lesionzarr.converters import _work
 from lesionzarr.converters._run import plan
 from lesionzarr.converters.deeplesion import DeepLesion
 from lesionzarr.errors import NotFoundError, SettingError, SourceError, StoreError
@@ -359,7 +359,7 @@ def test_an_external_scheduler_writes_the_same_bytes(many, whole, tmp_path):
 
 
 def test_a_scheduler_that_is_not_there_is_named(sample, tmp_path, monkeypatch):
-    monkeypatch.setattr(_run, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(_work, "PATIENCE_S", 0.5)
     with socket.socket() as taken:
         # bound and not listening: nobody answers, and nobody else can take the port meanwhile
         taken.bind(("127.0.0.1", 0))
@@ -371,7 +371,7 @@ def test_a_scheduler_that_is_not_there_is_named(sample, tmp_path, monkeypatch):
 
 
 def test_a_scheduler_without_workers_is_named_and_let_go(sample, tmp_path, monkeypatch):
-    monkeypatch.setattr(_run, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(_work, "PATIENCE_S", 0.5)
     with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         with pytest.raises(SettingError, match="without workers"):
             lesionzarr.convert("deeplesion", sample, tmp_path / "s.zarr", scheduler=cluster.scheduler_address)
@@ -721,7 +721,8 @@ def test_progress_is_told_once_per_volume_and_ends_at_the_total(work):
 
 def test_progress_counts_what_is_to_be_done_failures_included(work):
     source, store = work
-    first, second, *_ = DeepLesion(source).scan().volumes
+    # the costliest is converted first
+    first, second = sorted(DeepLesion(source).scan().volumes[:2], key=lambda volume: -len(volume.files))
     for volume in (first, second):
         shutil.rmtree(store / "volumes" / volume.volume_id)
     (source / "Images_png" / first.files[0].name).write_bytes(b"no PNG")
@@ -730,7 +731,9 @@ def test_progress_counts_what_is_to_be_done_failures_included(work):
     assert [issue.item for issue in report.failed] == [first.volume_id]
     assert report.converted == (second.volume_id,)
     total = len(first.files) + len(second.files)
-    assert told == [_run.Progress(len(first.files), total, 1, 2), _run.Progress(total, total, 2, 2)]
+    assert [(each.slices, each.volumes) for each in told] == [(len(first.files), 1), (total, 2)]
+    assert {(each.total_slices, each.total_volumes) for each in told} == {(total, 2)}
+    assert [each.bytes for each in told] == [0, 2 * np.prod(second.grid.shape)]
 
 
 def test_a_plan_tells_what_a_conversion_then_does(work):

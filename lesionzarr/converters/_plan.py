@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lesionzarr.report import Issue
+from lesionzarr.store._ordered import map_in_order
 from lesionzarr.store.layout import KINDS, VOLUMES, check_ids
 from lesionzarr.store.writer import is_whole, lesion_rows, read_attributes, volume_attributes
 
@@ -43,9 +44,7 @@ class Plan:
     @property
     def raw_bytes(self) -> int:
         """Size of the voxels to write, before compression."""
-        return sum(
-            math.prod(volume.grid.shape) * np.dtype(KINDS[volume.modality].dtype).itemsize for volume in self.convert
-        )
+        return sum(map(voxel_bytes, self.convert))
 
 
 def plan_conversion(scan: Scan, location: Location, profile: str | None) -> Plan:
@@ -74,16 +73,23 @@ def plan_conversion(scan: Scan, location: Location, profile: str | None) -> Plan
     replaced, poorer = _compare_ranges(scan, location, there)
     parts: dict[str, list[Volume]] = {"convert": [], "update": [], "skip": []}
     issues = list(poorer.values())
-    for volume in scan.volumes:
-        if volume.volume_id in poorer:
-            continue
+
+    def compare(volume: Volume) -> tuple[Volume, dict[str, Any] | None, str]:
         own = read_attributes(location, volume.volume_id) if volume.volume_id in there else None
-        verb = _verb(volume, own, location, profile)
+        return volume, own, compare_volume(volume, own, location, profile)
+
+    wanted = (volume for volume in scan.volumes if volume.volume_id not in poorer)
+    for volume, own, verb in map_in_order(location, compare, wanted):
         parts[verb].append(volume)
         if own is not None and verb != "convert":
             issues += size_issues(volume, own["volume"]["shape"])
     convert, update, skip = (tuple(parts[verb]) for verb in ("convert", "update", "skip"))
     return Plan(convert, update, skip, replaced, tuple(issues))
+
+
+def voxel_bytes(volume: Volume) -> int:
+    """Give the size of the voxels of a volume before compression, as its source states its shape."""
+    return math.prod(volume.grid.shape) * np.dtype(KINDS[volume.modality].dtype).itemsize
 
 
 def size_issues(volume: Volume, shape: Sequence[int]) -> Iterator[Issue]:
@@ -94,7 +100,8 @@ def size_issues(volume: Volume, shape: Sequence[int]) -> Iterator[Issue]:
         yield Issue("size-differs", volume.volume_id, "", text)
 
 
-def _verb(volume: Volume, own: dict[str, Any] | None, location: Location, profile: str | None) -> str:
+def compare_volume(volume: Volume, own: dict[str, Any] | None, location: Location, profile: str | None) -> str:
+    """Tell what has to be done for a volume, of which the store has the attributes `own`: convert, update or skip."""
     if own is None:
         return "convert"
     made = own["provenance"]
@@ -122,8 +129,9 @@ def _compare_ranges(
         by_series[volume.series_id].append(volume)
     replaced: dict[str, tuple[str, ...]] = {}
     poorer: dict[str, Issue] = {}
-    for old_id in sorted(there - {volume.volume_id for volume in scan.volumes}):
-        own = read_attributes(location, old_id)
+    old_ids = sorted(there - {volume.volume_id for volume in scan.volumes})
+    attributes = map_in_order(location, lambda old_id: read_attributes(location, old_id), old_ids)
+    for old_id, own in zip(old_ids, attributes, strict=True):
         old = own["volume"] if own else {}
         first, last = old.get("first_slice", 0), old.get("last_slice", -1)
         new = [v for v in by_series[old.get("series_id", "")] if v.first_slice <= last and first <= v.last_slice]

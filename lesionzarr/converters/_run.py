@@ -1,34 +1,29 @@
-"""Converting: one task per volume, run here or by dask workers, resumable at any moment.
-
-Peak memory of a worker is one volume (its voxels, its mask, and one encoded shard of at most 64 slices); of the process
-that steers, the scan. Tasks are handed out as others end, so that no more than two per worker wait at any time.
-"""
+"""Converting, resumable at any moment. Peak memory of the process that steers: the scan; of a worker, see `_work`."""
 
 from __future__ import annotations
 
-import errno
 import json
-import logging
 from collections import Counter
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from lesionzarr.converters._base import Converter, describe, make_converter
-from lesionzarr.converters._plan import Plan, plan_conversion, size_issues
-from lesionzarr.errors import LesionzarrError, SettingError, SourceError, StoreError
+from lesionzarr.converters._base import Converter, make_converter
+from lesionzarr.converters._plan import Plan, plan_conversion, voxel_bytes
+from lesionzarr.converters._work import Outcome, Task, iter_outcomes, open_workers, order_by_cost
+from lesionzarr.errors import SettingError
 from lesionzarr.report import Issue, Report
 from lesionzarr.source import Remote
 from lesionzarr.store._bucket import Bucket
+from lesionzarr.store._ordered import map_in_order
+from lesionzarr.store.claims import Run
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.layout import REPORT, check_profile, volume_codecs
 from lesionzarr.store.location import Location, is_url, open_location
 from lesionzarr.store.shards import encoder
-from lesionzarr.store.writer import TOOL, create_store, delete_volume, update_volume, write_volume
+from lesionzarr.store.writer import TOOL, create_store, delete_volume, update_volume
 
 if TYPE_CHECKING:
     import os
@@ -36,18 +31,6 @@ if TYPE_CHECKING:
 
     from lesionzarr.series import Scan, Volume
     from lesionzarr.source import SourcePath
-
-WAITING = 2
-"""Tasks per worker that are handed out at a time: one that runs, one that is ready."""
-
-PATIENCE_S = 30
-"""Seconds to wait for a scheduler that was named, and for its first worker."""
-
-IGNORE_INTERRUPT = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-"""Ctrl-C reaches every process of a terminal; the steering one ends the workers, which need not say so themselves."""
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-"""Faults of the destination after which no further volume can be written."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +42,10 @@ class Progress:
     total_slices: int
     volumes: int
     total_volumes: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one volume."""
-
-    volume: Volume
-    issues: tuple[Issue, ...] = ()
-    fault: str | None = None
-    """Why it was not written."""
-    file: str = ""
-    """The file at fault, if one is."""
-    hopeless: bool = False
-    """The destination will take no other volume either."""
+    bytes: int = 0
+    """Size of the voxels written, before compression."""
+    workers: int = 1
+    """Processes that convert at the moment."""
 
 
 def convert(  # noqa: PLR0913 - keywords, of which most calls need none
@@ -93,7 +66,11 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     A volume that is there already, from the same files (name, size, time or CRC) with the same settings, is skipped;
     one that was half written is redone; one whose lesions alone have changed gets its table written anew. A volume that
     the store holds under another range of the same slices is deleted once its replacement is there, and kept where this
-    source has but a part of it. One conversion at a time may write to a store.
+    source has but a part of it.
+
+    Several conversions may write into one store at a time: each volume is written by one of them, and each ends when
+    all are there. What a conversion that was killed was at is free after a minute, or at once where it ran on this
+    machine. On a server that creates objects where there are some already (the report says so), only one may write.
 
     Parameters
     ----------
@@ -109,10 +86,14 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     scheduler
         Address of a ``dask.distributed`` scheduler to use instead, such as ``"tcp://10.0.0.1:8786"``. Its workers need
         lesionzarr, and have to reach source and destination by the same paths; each thread of theirs holds a volume.
+        What a worker was at that was lost is done again by others.
     profile
         Codecs: ``"portable"``, ``"fast"`` or ``"dense"``.
     storage_options
-        Options of the object store, where `destination` is a URL (see `lesionzarr.store.location.open_location`).
+        Options of the object store, where `destination` is a URL (see `lesionzarr.store.location.open_location`). They
+        travel to the workers as they are, credentials too, over connections that dask does not encrypt unless it is
+        told to: the workers' own environment can hold credentials instead, in ``LESIONZARR_STORAGE_OPTIONS`` or
+        ``AWS_ACCESS_KEY_ID`` and the like.
     source_options
         Those of the source, and of settings that are URLs.
     progress
@@ -148,13 +129,18 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     location = open_location(destination, storage_options)
     scan = converter.scan()
     create_store(location, description(converter))
+    # it has answered: what fails from now on is an outage, which is waited for
+    location = location.reached()
     plan = plan_conversion(scan, location, profile)
-    for volume in plan.update:
-        update_volume(location, volume)
-    outcomes = _follow(_outcomes(converter, plan, location, profile, workers, scheduler), plan, progress)
-    replaced = _delete_replaced(location, plan, outcomes)
-    lesions, damaged = write_catalog(location)
-    report = _report(converter, scan, plan, outcomes, [*replaced, *damaged])
+    task = Task(converter, location, profile)
+    list(map_in_order(location, partial(update_volume, location), plan.update))
+    with Run(location) as run:
+        # the workers end before the run does: what they were at is free only then
+        with open_workers(task, min(workers, len(plan.convert)), scheduler if plan.convert else None) as work:
+            outcomes = _follow(iter_outcomes(task, work, order_by_cost(plan.convert), run), plan, progress)
+        replaced = _delete_replaced(location, plan, outcomes)
+        lesions, damaged = write_catalog(location)
+    report = _report(converter, scan, plan, outcomes, [*_exclusive_issues(run, location), *replaced, *damaged])
     report = replace(report, counts={**report.counts, "lesions in the store": lesions})
     location.write(REPORT, json.dumps(report.to_json(), indent=1).encode())
     return report
@@ -184,22 +170,10 @@ def plan(
     return scan, plan_conversion(scan, open_location(destination, storage_options), profile)
 
 
-def convert_volume(converter: Converter, volume: Volume, location: Location, profile: str) -> Outcome:
-    """Convert one volume: the task that a worker runs. What can go wrong with it is in the outcome."""
-    try:
-        voxels = converter.read_volume(volume)
-        made_by = describe(converter)
-        if volume.keeps_headers:
-            made_by["headers"] = converter.read_headers(volume)
-        mask = converter.read_mask(volume) if volume.mask_files else None
-        write_volume(location, volume, voxels, made_by, profile, mask)
-    except StoreError as error:
-        return Outcome(volume, fault=str(error), hopeless=error.errno in FULL)
-    except SourceError as error:
-        return Outcome(volume, fault=str(error), file=error.file)
-    except (LesionzarrError, OSError, MemoryError) as error:
-        return Outcome(volume, fault=str(error) or type(error).__name__)
-    return Outcome(volume, tuple(size_issues(volume, voxels.shape)))
+def _exclusive_issues(run: Run, location: Location) -> Iterator[Issue]:
+    if not run.exclusive:
+        fault = "the server creates an object where there is one already"
+        yield Issue("not-exclusive", "", "", f"{location.name}: {fault}; one conversion at a time may write there")
 
 
 def source_path(options: Mapping[str, Any], path: str | Path) -> SourcePath:
@@ -237,8 +211,9 @@ def convert_volumes(
     progress: Callable[[Progress], None] | None,
 ) -> list[Outcome]:
     """Convert some volumes, whatever the store holds of them."""
-    plan = Plan(volumes, (), (), {}, ())
-    return _follow(_outcomes(converter, plan, location, profile, workers, None), plan, progress)
+    task = Task(converter, location, profile)
+    with open_workers(task, min(workers, len(volumes)), None) as work:
+        return _follow(work(order_by_cost(volumes), None), Plan(volumes, (), (), {}, ()), progress)
 
 
 def _delete_replaced(location: Location, plan: Plan, outcomes: list[Outcome]) -> list[Issue]:
@@ -254,94 +229,22 @@ def _delete_replaced(location: Location, plan: Plan, outcomes: list[Outcome]) ->
     return issues
 
 
-def _outcomes(
-    converter: Converter, plan: Plan, location: Location, profile: str, workers: int, scheduler: str | None
-) -> Iterator[Outcome]:
-    if scheduler is None and min(workers, len(plan.convert)) <= 1:
-        for volume in plan.convert:
-            outcome = convert_volume(converter, volume, location, profile)
-            yield outcome
-            if outcome.hopeless:
-                return
-    else:
-        with _client(min(workers, len(plan.convert)), scheduler) as client:
-            yield from _distribute(client, converter, plan.convert, location, profile)
-
-
-@contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
-    from distributed import Client, LocalCluster
-
-    if scheduler is not None:
-        with ExitStack() as stack:
-            try:
-                client = stack.enter_context(Client(scheduler, timeout=PATIENCE_S))
-                client.wait_for_workers(1, timeout=PATIENCE_S)
-            except (OSError, ValueError) as error:
-                raise SettingError(f"scheduler {scheduler}: not reached, or without workers ({error})") from error
-            yield client
-    else:
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            # None would open port 8787 to the network
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-            preload=IGNORE_INTERRUPT,
-        )
-        with cluster, Client(cluster) as client:
-            yield client
-
-
-def _distribute(
-    client: Any,
-    converter: Converter,
-    volumes: tuple[Volume, ...],
-    location: Location,
-    profile: str,
-) -> Iterator[Outcome]:
-    from distributed import KilledWorker, as_completed
-
-    waiting = iter(volumes)
-    asked: dict[str, Volume] = {}
-
-    def submit(volume: Volume) -> Any:
-        future = client.submit(convert_volume, converter, volume, location, profile, pure=False)
-        asked[future.key] = volume
-        return future
-
-    slots = WAITING * sum(client.nthreads().values())
-    running = as_completed([submit(volume) for volume in islice(waiting, slots)])
-    for future in running:
-        volume = asked.pop(future.key)
-        error = future.exception()
-        if error is not None and not isinstance(error, KilledWorker):
-            raise error
-        outcome = future.result() if error is None else Outcome(volume, fault="its workers were killed, out of memory?")
-        if outcome.hopeless:
-            # those under way still come: one of them may have found room
-            waiting = iter(())
-        following = next(waiting, None)
-        if following is not None:
-            running.add(submit(following))
-        yield outcome
-
-
 def _follow(outcomes: Iterator[Outcome], plan: Plan, progress: Callable[[Progress], None] | None) -> list[Outcome]:
     """Gather outcomes, and tell how far it is after each."""
     done: list[Outcome] = []
-    slices = 0
+    slices = bytes_ = 0
     for outcome in outcomes:
         done.append(outcome)
         slices += len(outcome.volume.files)
+        bytes_ += voxel_bytes(outcome.volume) if outcome.is_converted else 0
         if progress:
-            progress(Progress(slices, plan.slices, len(done), len(plan.convert)))
+            progress(Progress(slices, plan.slices, len(done), len(plan.convert), bytes_, outcome.workers))
     return done
 
 
 def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome], odd: list[Issue]) -> Report:
-    converted = [outcome for outcome in outcomes if outcome.fault is None]
+    converted = [outcome for outcome in outcomes if outcome.is_converted]
+    others = [outcome.volume for outcome in outcomes if outcome.by_another]
     failed = [_failure(o.volume, o.fault, o.file) for o in outcomes if o.fault is not None]
     tried = {outcome.volume.volume_id for outcome in outcomes}
     failed += [
@@ -354,6 +257,7 @@ def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome
         "volumes converted": len(converted),
         "volumes updated": len(plan.update),
         "volumes skipped": len(plan.skip),
+        "volumes left to another conversion": len(others),
         "volumes missing": len(scan.missing),
         "failures": len(scan.failed) + len(failed),
         "slices converted": sum(len(outcome.volume.files) for outcome in converted),
@@ -364,7 +268,7 @@ def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome
         tool=TOOL,
         converted=tuple(sorted(outcome.volume.volume_id for outcome in converted)),
         updated=tuple(volume.volume_id for volume in plan.update),
-        skipped=tuple(volume.volume_id for volume in plan.skip),
+        skipped=tuple(volume.volume_id for volume in (*plan.skip, *others)),
         failed=(*scan.failed, *failed),
         missing=scan.missing,
         issues=tuple(issues),

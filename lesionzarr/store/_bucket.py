@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
+import random
 import re
+import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from lesionzarr.errors import IntegrityError, MissingExtraError, SettingError, StoreError
-from lesionzarr.store._options import obstore_arguments
+from lesionzarr.store._options import obstore_arguments, patience_s
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from zarr.abc.store import Store
 
     from lesionzarr.source import Stat
+
+T = TypeVar("T")
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
 
@@ -39,6 +43,7 @@ FAULTS = {
     "AccessDenied": "access denied; check the credentials and what they allow",
     "PermissionDenied": "access denied; check the credentials and what they allow",
     "Unauthenticated": "not signed in; give credentials, or the storage option anonymous",
+    "169.254.169.254": "no credentials; give them, or the storage option anonymous=true",
     "dns error": "no such host, or no network",
     "tcp connect error": "the server cannot be reached",
     "Connection refused": "the server cannot be reached",
@@ -46,6 +51,11 @@ FAULTS = {
     "TimedOut": "the server does not answer in time",
 }
 """What to say of an error, by a word of what obstore says."""
+
+REFUSED = re.compile(r"status code: 4(?!08|29)")
+"""Answers that would be the same another time."""
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 4.0
 
 _OBSTORE_PROCESS: dict[str, int] = {}
 """The process that used obstore first, inherited by its forks."""
@@ -57,6 +67,9 @@ class Bucket:
 
     url: str
     options: dict[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    """Credentials too, which so travel where a location is pickled."""
+    answered: bool = field(default=False, repr=False, compare=False)
+    """The service has answered before."""
 
     @property
     def name(self) -> str:
@@ -65,24 +78,28 @@ class Bucket:
 
     def read(self, key: str) -> bytes | None:
         """Read an object whole; None if there is none."""
-        with suppress(*ABSENT), self._opened(key) as store:
-            return bytes(store.get(key).bytes())
+        with suppress(*ABSENT):
+            return self.ask(key, lambda store: bytes(store.get(key).bytes()))
         return None
 
     def read_range(self, key: str, offset: int, length: int) -> bytes | None:
         """Read a part of an object, less where it ends before; None if there is none."""
-        with suppress(*ABSENT), self._opened(key) as store:
-            return bytes(store.get_range(key, start=offset, length=length))
+        with suppress(*ABSENT):
+            return self.ask(key, lambda store: bytes(store.get_range(key, start=offset, length=length)))
         return None
 
     def stat(self, key: str) -> Stat | None:
         """Tell length in bytes, and time of the last change in ns, of an object; None if there is none."""
-        with suppress(*ABSENT), self._opened(key) as store:
+
+        def look(store: Any) -> Stat:
             try:
                 return _stat(store.head(key))
             except ABSENT:
                 # the answer to a HEAD has no text, which would tell a bucket that is absent from an object
                 return _stat(store.get(key).meta)
+
+        with suppress(*ABSENT):
+            return self.ask(key, look)
         return None
 
     def walk(self, key: str) -> Iterator[tuple[str, Stat]]:
@@ -100,24 +117,20 @@ class Bucket:
 
     def list_level(self, key: str) -> dict[str, Stat | None]:
         """List what is directly under a key, by key; None for folders."""
-        with self._opened(key) as store:
-            found = store.list_with_delimiter(f"{key}/" if key else None)
+        found = self.ask(key, lambda store: store.list_with_delimiter(f"{key}/" if key else None))
         files = {item["path"]: _stat(item) for item in found["objects"]}
         return {**files, **dict.fromkeys(found["common_prefixes"])}
 
     def size(self, key: str) -> int | None:
         """Give the length of an object in bytes; None if there is none."""
-        with suppress(*ABSENT), self._opened(key) as store:
-            return int(store.head(key)["size"])
+        with suppress(*ABSENT):
+            return self.ask(key, lambda store: int(store.head(key)["size"]))
         return None
 
     def open(self, key: str, size: int | None = None) -> BucketBlob | None:
         """Open an object for reading parts of it; one of known `size` is not asked for. None if there is none."""
-        if size is not None:
-            return BucketBlob(self, key, size)
-        with suppress(*ABSENT), self._opened(key) as store:
-            return BucketBlob(self, key, int(store.head(key)["size"]))
-        return None
+        size = self.size(key) if size is None else size
+        return None if size is None else BucketBlob(self, key, size)
 
     def open_tail(self, key: str, length: int) -> tuple[BucketBlob, bytes] | None:
         """Open an object and read its last bytes, by one request where the service allows; None if there is none."""
@@ -128,50 +141,72 @@ class Bucket:
             end = np.empty(min(length, blob.size), dtype=np.uint8)
             blob.read_ranges([(blob.size - len(end), end)])
             return blob, end.tobytes()
-        with suppress(*ABSENT), self._opened(key) as store:
+
+        def get(store: Any) -> tuple[BucketBlob, bytes]:
             found = store.get(key, options={"range": {"suffix": length}})
             data = bytes(found.bytes())
             return BucketBlob(self, key, int(found.meta["size"])), data
+
+        with suppress(*ABSENT):
+            return self.ask(key, get)
         return None
 
     def write(self, key: str, data: bytes) -> None:
         """Write an object by one request."""
-        with self._opened(key) as store:
-            store.put(key, data)
+        self._put(key, lambda store: store.put(key, data))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless one is there; tell whether it was written."""
-        from obstore.exceptions import AlreadyExistsError
+        """Write an object unless another is there; tell whether what is there now is `data`."""
 
-        with self._opened(key) as store:
+        def put(store: Any) -> bool:
+            from obstore.exceptions import AlreadyExistsError
+
             try:
                 store.put(key, data, mode="create")
             except AlreadyExistsError:
                 return False
-        return True
+            return True
+
+        # it is there too where an answer was lost and the request was sent again
+        return self._put(key, put) or self.read(key) == data
+
+    def _put(self, key: str, action: Callable[[Any], T]) -> T:
+        try:
+            return self.ask(key, action)
+        except ABSENT as error:
+            raise _told(self, key, error) from error
 
     def delete(self, key: str) -> None:
         """Delete an object, if it is there."""
-        with suppress(*ABSENT), self._opened(key) as store:
-            store.delete(key)
+        with suppress(*ABSENT):
+            self.ask(key, lambda store: store.delete(key))
 
     def delete_tree(self, key: str) -> None:
         """Delete every object under a key, if there are any."""
-        with self._opened(key) as store:
+
+        def delete(store: Any) -> None:
             for page in store.list(f"{key}/"):
                 store.delete([item["path"] for item in page])
 
+        self.ask(key, delete)
+
     def list_folders(self, key: str) -> list[str]:
         """List the names of the folders directly under a key, sorted."""
-        with self._opened(key) as store:
-            found = store.list_with_delimiter(f"{key}/")
+        found = self.ask(key, lambda store: store.list_with_delimiter(f"{key}/"))
         return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
 
     def list_objects(self, key: str) -> dict[str, int]:
         """Give the length in bytes of every object under a key, by the key of each."""
-        with self._opened(key) as store:
+
+        def find(store: Any) -> dict[str, int]:
             pages = store.list(f"{key}/" if key else None)
             return {item["path"]: int(item["size"]) for page in pages for item in page}
+
+        return self.ask(key, find)
+
+    def reached(self) -> Bucket:
+        """Give the same location, known to answer: an outage is then waited for."""
+        return replace(self, answered=True)
 
     def zarr_store(self) -> Store:
         """Open a read-only store of zarr-python."""
@@ -179,6 +214,26 @@ class Bucket:
 
         with self._opened("") as store:
             return ObjectStore(store, read_only=True)
+
+    def ask(self, key: str, action: Callable[[Any], T]) -> T:
+        """Do something with the client that may be done twice, and again while its fault may pass.
+
+        obstore sends a request again where that is known to be harmless, for a few seconds; not one that creates or
+        deletes, nor one whose answer broke off, and a server takes longer to be started again.
+        """
+        deadline = time.monotonic() + patience_s(self.options, reached=self.answered)
+        wait = FIRST_WAIT_S
+        while True:
+            try:
+                with self._opened(key) as store:
+                    return action(store)
+            except StoreError as error:
+                # of workers that lost one server at one time, each comes back at its own
+                pause = wait * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+                if not _may_pass(error.__cause__) or time.monotonic() + pause > deadline:
+                    raise
+                time.sleep(pause)
+                wait = min(2 * wait, LONGEST_WAIT_S)
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[Any]:
@@ -209,10 +264,11 @@ class BucketBlob:
     def read_ranges(self, wanted: Sequence[tuple[int, NDArray[np.uint8]]]) -> None:
         """Fill each array with the bytes from its offset on, several at once; IntegrityError where the object ends."""
         name = f"{self._bucket.name}/{self._key}"
+        starts, lengths = [offset for offset, _ in wanted], [len(out) for _, out in wanted]
         try:
-            with self._bucket._opened(self._key) as store:  # noqa: SLF001 - they are one
-                starts, lengths = [offset for offset, _ in wanted], [len(out) for _, out in wanted]
-                found = store.get_ranges(self._key, starts=starts, lengths=lengths, coalesce=0)
+            found = self._bucket.ask(
+                self._key, lambda store: store.get_ranges(self._key, starts=starts, lengths=lengths, coalesce=0)
+            )
         except ABSENT as error:
             raise IntegrityError(f"{name}: missing; convert the volume again") from error
         for data, (offset, out) in zip(found, wanted, strict=True):
@@ -250,6 +306,13 @@ def _client(url: str, options: _Frozen) -> Any:
         return from_url(url, **obstore_arguments(scheme, options.options))
     except (BaseError, TypeError, ValueError) as error:
         raise SettingError(f"{url}: {str(error).splitlines()[0]}; check the storage options") from error
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Tell a fault of the network or the server from an answer that will not change."""
+    from obstore.exceptions import GenericError
+
+    return isinstance(error, (GenericError, TimeoutError)) and not REFUSED.search(str(error))
 
 
 def _told(bucket: Bucket, key: str, error: BaseException) -> StoreError:

@@ -75,7 +75,7 @@ class Folder:
             part.replace(self.root / key)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless one is there; tell whether it was written."""
+        """Write an object unless another is there; tell whether what is there now is `data`."""
         path = self.root / key
         with _faults(self.name, key), suppress(FileExistsError), _part(path, data) as part:
             try:
@@ -86,7 +86,7 @@ class Folder:
                 with path.open("xb") as file:
                     file.write(data)
             return True
-        return False
+        return self.read(key) == data
 
     def delete(self, key: str) -> None:
         """Delete an object, if it is there."""
@@ -111,8 +111,14 @@ class Folder:
             for folder, _, names in os.walk(self.root / key):
                 for name in names:
                     path = Path(folder, name)
-                    found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+                    # another conversion may just have deleted it
+                    with suppress(*ABSENT):
+                        found[path.relative_to(self.root).as_posix()] = path.stat().st_size
         return found
+
+    def reached(self) -> Folder:
+        """Give this location, which is there or is not."""
+        return self
 
     def zarr_store(self) -> Store:
         """Open a read-only store of zarr-python."""

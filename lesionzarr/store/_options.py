@@ -24,7 +24,10 @@ WHOLE_S = 300.0
 
 CONNECT_TIMEOUT_S = 5.0
 PATIENCE_S = 60.0
-"""Seconds after which a request is not tried again, and its error is told."""
+"""Seconds after which a request is not tried again, and its error is told: servers are restarted in less."""
+
+FIRST_PATIENCE_S = 5.0
+"""The same for a service that has not answered yet: a wrong URL must not take a minute to be told."""
 
 CLIENT = {"timeout_s", "connect_timeout_s", "retries", "patience_s"}
 PLAIN = {"http", "https", "file", "memory"}
@@ -81,6 +84,7 @@ def obstore_arguments(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]
     retry = {
         "max_retries": int(_number(options, "retries", RETRIES)),
         "retry_timeout": timedelta(seconds=_number(options, "patience_s", PATIENCE_S)),
+        # two seconds for eight retries; whether more are worth it, `Bucket` decides
         "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
         **rest.pop("retry_config", {}),
     }
@@ -92,6 +96,11 @@ def obstore_arguments(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]
     if "profile" in rest:
         arguments["credential_provider"] = _aws_profile(rest.pop("profile"), rest)
     return {**arguments, **rest}
+
+
+def patience_s(options: Mapping[str, Any], *, reached: bool) -> float:
+    """Give the seconds after which a request is given up, of a service that has answered before or has not."""
+    return _number(options, "patience_s", PATIENCE_S if reached else FIRST_PATIENCE_S)
 
 
 def parse_option(text: str) -> tuple[str, Any]:

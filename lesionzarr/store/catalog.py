@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from lesionzarr.store.arrays import ArrayLayout, parse_layout
 from lesionzarr.store.index import VOLUMES
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.studies import describe_study, pair_volumes
-from lesionzarr.store.tables import read_table
+from lesionzarr.store.tables import read_generation
 from lesionzarr.store.writer import missing_objects, read_root
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ QUERY_ERRORS = (
     *(NameError, SyntaxError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NotImplementedError),
 )
 """What pandas raises for the many ways in which a query can mean nothing."""
+
+PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Before each further look at a catalog that is just being written."""
 
 
 @dataclass(frozen=True)
@@ -392,18 +396,30 @@ def _open(
     local_cache: Path | None = None,
     local_cache_bytes: int = LOCAL_CACHE_BYTES,
 ) -> Catalog:
-    with ThreadPoolExecutor(2) as pool:
-        # all three at once: of a bucket each is a round trip
-        tables = [
-            pool.submit(read_table, location, key, index)
-            for key, index in ((layout.LESIONS_TABLE, "lesion_id"), (layout.VOLUMES_TABLE, "volume_id"))
-        ]
+    with ThreadPoolExecutor(1) as pool:
+        # of a bucket each takes a round trip
+        tables = pool.submit(_read_tables, location)
         info = read_root(location)
     if info is None:
         raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
     if info.get("kind") == "pack":
         raise SettingError(f"{location.name}: a pack; open it with lesionzarr.open_pack")
-    lesions, volumes = (table.result() for table in tables)
+    lesions, volumes = tables.result()
     if not {*VOLUMES.names} - LATER <= {*volumes, "volume_id"}:
         raise StoreError(f"{location.name}: its catalog is of an older lesionzarr; run `lesionzarr index`")
-    return Catalog(location, info, lesions, volumes, cache_bytes, local_cache, local_cache_bytes)
+    # it has answered: what fails from now on is an outage, which is waited for
+    return Catalog(location.reached(), info, lesions, volumes, cache_bytes, local_cache, local_cache_bytes)
+
+
+def _read_tables(location: Location) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the tables of lesions and volumes; both of one conversion, where another is just being written."""
+    with ThreadPoolExecutor(1) as pool:
+        for pause_s in (*PAUSES_S, None):
+            other = pool.submit(read_generation, location, layout.LESIONS_TABLE, "lesion_id")
+            volumes, of_volumes = read_generation(location, layout.VOLUMES_TABLE, "volume_id")
+            lesions, of_lesions = other.result()
+            if of_lesions == of_volumes or None in {of_lesions, of_volumes}:
+                return lesions, volumes
+            if pause_s is not None:
+                time.sleep(pause_s)
+    raise StoreError(f"{location.name}: the two tables of its catalog do not belong together; run `lesionzarr index`")

@@ -11,7 +11,8 @@ from lesionzarr.errors import IntegrityError
 from lesionzarr.lesion import COLUMNS
 from lesionzarr.report import Issue
 from lesionzarr.store import layout
-from lesionzarr.store.tables import ARROW, write_table
+from lesionzarr.store._ordered import map_in_order
+from lesionzarr.store.tables import ARROW, make_table, stored_generation, write_together
 from lesionzarr.store.writer import has_mask, read_attributes
 
 if TYPE_CHECKING:
@@ -42,8 +43,17 @@ and `mask_array` are those of the mask, null where there is none. `affine` is it
 `frame_uid`, `study_date`, `kernel` and `description` are copies of `tags`, an object of JSON."""
 
 
+TABLES = (layout.VOLUMES_TABLE, layout.LESIONS_TABLE)
+
+TRIES = 5
+"""Times that a catalog is derived, each after another conversion wrote meanwhile; it then has the last word."""
+
+
 def write_catalog(location: Location) -> tuple[int, list[Issue]]:
     """Derive both tables from the groups of the volumes, and write them.
+
+    Where another conversion writes a catalog, or a volume, at the same time, they are derived again: whoever writes
+    last looks again afterwards, so that the catalog in the end tells of every volume.
 
     Parameters
     ----------
@@ -57,21 +67,47 @@ def write_catalog(location: Location) -> tuple[int, list[Issue]]:
     list of Issue
         Volumes that are damaged, and left out.
     """
+    for _ in range(TRIES):
+        before = _generations(location)
+        there = location.list_folders(layout.VOLUMES)
+        volumes, lesions, issues = _derive(location, there)
+        generation, data = write_together([make_table(volumes, VOLUMES), make_table(lesions, LESIONS)])
+        if _generations(location) != before:
+            continue
+        for key, table in zip(TABLES, data, strict=True):
+            location.write(key, table)
+        if _generations(location) == [generation] * 2 and location.list_folders(layout.VOLUMES) == there:
+            break
+    return len(lesions), issues
+
+
+def _generations(location: Location) -> list[str | None]:
+    return [stored_generation(location, key) for key in TABLES]
+
+
+def _derive(
+    location: Location, volume_ids: list[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Issue]]:
+    """Read the rows of volumes and lesions."""
     volumes: list[dict[str, Any]] = []
     lesions: list[dict[str, Any]] = []
     issues: list[Issue] = []
-    for volume_id in location.list_folders(layout.VOLUMES):
+
+    def read(volume_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | Issue | None:
         try:
             own = _read_own(location, volume_id)
-            if own is not None:
-                volumes.append(volume_row(location, volume_id, own))
-                lesions += own["lesions"]
+            return None if own is None else (volume_row(location, volume_id, own), own["lesions"])
         except IntegrityError as error:
-            issues.append(Issue("damaged-volume", volume_id, "", f"{error}; it is left out of the catalog"))
+            return Issue("damaged-volume", volume_id, "", f"{error}; it is left out of the catalog")
+
+    for found in map_in_order(location, read, volume_ids):
+        if isinstance(found, Issue):
+            issues.append(found)
+        elif found is not None:
+            volumes.append(found[0])
+            lesions += found[1]
     lesions.sort(key=_order)
-    location.write(layout.VOLUMES_TABLE, write_table(volumes, VOLUMES))
-    location.write(layout.LESIONS_TABLE, write_table(lesions, LESIONS))
-    return len(lesions), issues
+    return volumes, lesions, issues
 
 
 def _order(row: dict[str, Any]) -> tuple[bool, int, str]:

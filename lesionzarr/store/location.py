@@ -65,7 +65,7 @@ class Location(Protocol):
         """Write an object, replacing what was there, at once or not at all."""
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object, at once, unless one is there; tell whether it was written."""
+        """Write an object, at once, unless another is there; tell whether what is there now is `data`."""
 
     def delete(self, key: str) -> None:
         """Delete an object, if it is there."""
@@ -78,6 +78,9 @@ class Location(Protocol):
 
     def list_objects(self, key: str) -> dict[str, int]:
         """Give the length in bytes of every object under a key (all of them under ""), by the key of each."""
+
+    def reached(self) -> Location:
+        """Give the same location, known to answer: an outage is then waited for, which of another may be a mistake."""
 
     def zarr_store(self) -> Store:
         """Open a read-only store of zarr-python."""
@@ -100,6 +103,7 @@ def open_location(url: str | os.PathLike[str], storage_options: Mapping[str, Any
         For the URL of an object store: ``anonymous``, ``endpoint``, ``path_style``, ``region``, ``profile``,
         ``retries``, ``patience_s``, ``timeout_s``, ``connect_timeout_s``, and what obstore takes besides, such as
         ``access_key_id``. Those of the environment variable ``LESIONZARR_STORAGE_OPTIONS``, a JSON object, come behind.
+        They are part of the location, also where it is pickled for a worker: see `lesionzarr.convert`.
 
     Returns
     -------

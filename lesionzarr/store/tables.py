@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -26,28 +27,47 @@ NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.strin
 """Integers stay integers where values are missing."""
 
 
+GENERATION = b"generation"
+"""Name in the metadata of the tables that belong together: a checksum over all of them."""
+
+
+def make_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Give rows as a table; columns that the schema lacks are left out."""
+    return pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema=schema)
+
+
 def write_table(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
     """Give rows as Parquet; columns that the schema lacks are left out."""
-    kept = [{name: row.get(name) for name in schema.names} for row in rows]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(kept, schema=schema), buffer, compression="zstd", write_page_checksum=True)
-    return buffer.getvalue()
+    return _write(make_table(rows, schema))
 
 
 def write_frame(frame: pd.DataFrame, schema: pa.Schema) -> bytes:
     """Give a table as Parquet."""
+    return _write(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+
+
+def write_together(tables: list[pa.Table]) -> tuple[str, list[bytes]]:
+    """Give tables as Parquet, each with the checksum over all of them, by which they are known to belong together."""
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(_write(table))
+    generation = digest.hexdigest()
+    return generation, [_write(table.replace_schema_metadata({GENERATION: generation})) for table in tables]
+
+
+def _write(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(
-        pa.Table.from_pandas(frame, schema=schema, preserve_index=False),
-        buffer,
-        compression="zstd",
-        write_page_checksum=True,
-    )
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 
 def read_table(location: Location, key: str, index: str) -> pd.DataFrame:
     """Read a table of a store, indexed by one of its columns; StoreError where it is missing or damaged."""
+    return read_generation(location, key, index)[0]
+
+
+def read_generation(location: Location, key: str, index: str) -> tuple[pd.DataFrame, str | None]:
+    """Read a table as `read_table`, and what it shares with those that belong to it; None in stores of old versions."""
     data = location.read(key)
     if data is None:
         raise StoreError(f"{location.name}: no {key}; the conversion did not end: run it again, or `lesionzarr index`")
@@ -55,5 +75,16 @@ def read_table(location: Location, key: str, index: str) -> pd.DataFrame:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(f"{location.name}/{key}: damaged ({error}); run `lesionzarr index`") from error
+    generation = (table.schema.metadata or {}).get(GENERATION)
     frame: pd.DataFrame = table.to_pandas(types_mapper=NULLABLE.get)
-    return frame.set_index(index)
+    return frame.set_index(index), generation.decode() if generation else None
+
+
+def stored_generation(location: Location, key: str) -> str | None:
+    """Tell the generation of a table alone; None where there is no table, or it is damaged or of an old version."""
+    data = location.read(key)
+    try:
+        generation = (pq.read_schema(io.BytesIO(data)).metadata or {}).get(GENERATION) if data else None
+    except (pa.ArrowException, OSError):
+        return None
+    return generation.decode() if generation else None

@@ -1,7 +1,9 @@
 """Writing volumes, each whole and by one writer.
 
 The group's ``zarr.json`` is written last and is what makes the volume exist; whatever lies in the folder without it is
-the rest of a writer that was stopped, and is deleted by the next. Peak memory: the voxels, and one encoded shard.
+the rest of a writer that was stopped. The next writes over it and then deletes what is left: two that take each other
+for dead write the same bytes, and neither deletes what the other has written. Peak memory: the voxels, and one encoded
+shard.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from lesionzarr.geometry import Region, crop_start
 from lesionzarr.store import layout, shards
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from lesionzarr.series import Volume
@@ -118,7 +122,8 @@ def write_volume(
     made_by: dict[str, Any],
     profile: str,
     mask: NDArray[Any] | None = None,
-) -> None:
+    is_held: Callable[[], bool] | None = None,
+) -> bool:
     """Write one volume.
 
     Parameters
@@ -135,6 +140,14 @@ def write_volume(
         Codecs, by name (`layout.PROFILES`).
     mask
         uint8 or uint16 (z, y, x), of the shape of `voxels`: 0, or the ``mask_label`` of a lesion.
+    is_held
+        Tells whether the volume is still this writer's, where others may write it too (`lesionzarr.store.claims`). Its
+        group is then created by one conditional request.
+
+    Returns
+    -------
+    bool
+        False where it is another's by now: that one writes it, or has.
 
     Raises
     ------
@@ -151,18 +164,36 @@ def write_volume(
     shards.encoder(layout.volume_codecs(profile, volume.modality))
     key = layout.volume_key(volume.volume_id)
     volume = replace(volume, grid=replace(volume.grid, shape=voxels.shape))
-    # from here on, the volume does not exist until it is complete
-    delete_volume(location, volume.volume_id)
+    group_key = f"{key}/{layout.GROUP_FILE}"
+    if location.size(group_key) is not None:
+        if is_held is not None and not is_held():
+            return False
+        # from here on, the volume does not exist until it is complete
+        location.delete(group_key)
     try:
         written = {"voxels": _write_voxels(location, key, volume, voxels, profile)}
         if mask is not None:
             written["mask"] = _write_mask(location, key, volume, mask, profile)
         _write_coordinates(location, key, volume)
-        provenance = _provenance(volume, made_by, profile, written)
-        write_group(location, volume, provenance)
+        _delete_strays(location, key, volume, has_mask=mask is not None)
+        group = _group(volume, _provenance(volume, made_by, profile, written))
+        if is_held is None:
+            _write_json(location, group_key, group)
+            return True
+        return is_held() and location.create(group_key, _encode(group))
     except StoreError:
-        location.delete_tree(key)
+        if is_held is None or is_held():
+            location.delete_tree(key)
         raise
+
+
+def _delete_strays(location: Location, key: str, volume: Volume, *, has_mask: bool) -> None:
+    """Delete what an earlier writer of a volume has left, and this one has not written over."""
+    names = layout.object_keys(volume.grid.shape, volume.modality, has_mask=has_mask)
+    # the group is another's, if it is there
+    own = {f"{key}/{name}" for name in (layout.GROUP_FILE, *names)}
+    for stray in location.list_objects(key).keys() - own:
+        location.delete(stray)
 
 
 def write_group(location: Location, volume: Volume, provenance: dict[str, Any]) -> None:
@@ -177,15 +208,18 @@ def write_group(location: Location, volume: Volume, provenance: dict[str, Any]) 
     provenance
         Where its voxels come from.
     """
+    _write_json(location, f"{layout.volume_key(volume.volume_id)}/{layout.GROUP_FILE}", _group(volume, provenance))
+
+
+def _group(volume: Volume, provenance: dict[str, Any]) -> dict[str, Any]:
     own = {
         "volume": volume_attributes(volume),
         "lesions": lesion_rows(volume),
         "provenance": provenance,
     }
-    metadata = layout.group_metadata(
+    return layout.group_metadata(
         {"ome": layout.ome_attributes(volume.grid, volume.modality), "lesionzarr": layout.seal(own)}
     )
-    _write_json(location, f"{layout.volume_key(volume.volume_id)}/{layout.GROUP_FILE}", metadata)
 
 
 def update_volume(location: Location, volume: Volume) -> None:
@@ -230,7 +264,11 @@ def is_whole(location: Location, volume_id: str, own: dict[str, Any]) -> bool:
         Its attributes, as read by `read_attributes`.
     """
     z, y, x = own["volume"]["shape"]
-    return not missing_objects(location, volume_id, (z, y, x), own["volume"]["modality"], has_mask=has_mask(own))
+    key = layout.volume_key(volume_id)
+    # one request, where asking for the length of each takes ten
+    there = location.list_objects(key)
+    names = layout.object_keys((z, y, x), own["volume"]["modality"], has_mask=has_mask(own))
+    return all(there.get(f"{key}/{name}") for name in names)
 
 
 def has_mask(own: dict[str, Any]) -> bool:
@@ -360,5 +398,9 @@ def _write_coordinates(location: Location, key: str, volume: Volume) -> None:
 
 
 def _write_json(location: Location, key: str, value: dict[str, Any]) -> None:
+    location.write(key, _encode(value))
+
+
+def _encode(value: dict[str, Any]) -> bytes:
     # allow_nan=False: a bare NaN is no JSON, and browsers and strict parsers refuse the whole group for it
-    location.write(key, json.dumps(value, allow_nan=False).encode())
+    return json.dumps(value, allow_nan=False).encode()

@@ -1,0 +1,288 @@
+"""The work of a conversion: one task per volume, run here or by dask workers.
+
+Peak memory of a worker is one volume (its voxels, its mask, and one encoded shard of at most 64 slices). Tasks are
+handed out as others end, so that no more than two per worker wait at any time. The tasks of a worker that is lost are
+given to others by the scheduler, three times; a volume that kills four workers has failed.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lesionzarr.converters._base import describe
+from lesionzarr.converters._plan import compare_volume, size_issues, voxel_bytes
+from lesionzarr.errors import LesionzarrError, SettingError, SourceError, StoreError
+from lesionzarr.store._ordered import map_in_order
+from lesionzarr.store.writer import read_attributes, write_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lesionzarr.converters._base import Converter
+    from lesionzarr.report import Issue
+    from lesionzarr.series import Volume
+    from lesionzarr.store.claims import Claims, Run
+    from lesionzarr.store.location import Location
+
+    Workers = Callable[[Sequence[Volume], Claims | None], Iterator["Outcome"]]
+
+WAITING = 2
+"""Tasks per worker that are handed out at a time: one that runs, one that is ready."""
+
+LOOK_S = 1.0
+"""Between two looks at volumes that other conversions are at."""
+
+KEEP_S = 5.0
+"""Between two looks at whether each worker of this machine is there."""
+
+PATIENCE_S = 30
+"""Seconds to wait for a scheduler that was named, and for its first worker."""
+
+IGNORE_INTERRUPT = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+"""Ctrl-C reaches every process of a terminal; the steering one ends the workers, which need not say so themselves."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Faults of the destination after which no further volume can be written."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every task of a conversion needs; it travels with each, some kilobytes of paths and options.
+
+    What is scattered once instead is gone with the workers that hold it.
+    """
+
+    converter: Converter
+    location: Location
+    profile: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one volume."""
+
+    volume: Volume
+    issues: tuple[Issue, ...] = ()
+    fault: str | None = None
+    """Why it was not written."""
+    file: str = ""
+    """The file at fault, if one is."""
+    hopeless: bool = False
+    """The destination will take no other volume either."""
+    holder: str | None = None
+    """The run of another conversion that is at it; to be looked at again."""
+    by_another: bool = False
+    """Another conversion has written it meanwhile."""
+    workers: int = 1
+    """Number of workers when it came."""
+
+    @property
+    def is_converted(self) -> bool:
+        """It was written by this conversion."""
+        return self.fault is None and self.holder is None and not self.by_another
+
+
+def convert_volume(task: Task, volume: Volume, claims: Claims | None = None) -> Outcome:
+    """Convert one volume: the task that a worker runs. What can go wrong with it is in the outcome."""
+    try:
+        return _write(task, volume) if claims is None else _claim_and_write(task, volume, claims)
+    except StoreError as error:
+        return Outcome(volume, fault=str(error), hopeless=error.errno in FULL)
+    except SourceError as error:
+        return Outcome(volume, fault=str(error), file=error.file)
+    except (LesionzarrError, OSError, MemoryError) as error:
+        return Outcome(volume, fault=str(error) or type(error).__name__)
+
+
+def _claim_and_write(task: Task, volume: Volume, claims: Claims) -> Outcome:
+    volume_id = volume.volume_id
+    before = claims.take(volume_id)
+    # another may have written it since the plan was made. Where this run had the claim before, it was a worker of its
+    # own, lost before it could tell
+    own = read_attributes(task.location, volume_id)
+    if own is not None and compare_volume(volume, own, task.location, task.profile) != "convert":
+        return Outcome(volume, tuple(size_issues(volume, own["volume"]["shape"])), by_another=before != claims.run)
+    if before not in {None, claims.run}:
+        return Outcome(volume, holder=before)
+    outcome = _write(task, volume, partial(claims.is_held, volume_id))
+    if not outcome.by_another:
+        return outcome
+    holder = claims.holder(volume_id)
+    return outcome if holder == claims.run else Outcome(volume, holder=holder or "")
+
+
+def _write(task: Task, volume: Volume, is_held: Callable[[], bool] | None = None) -> Outcome:
+    converter = task.converter
+    voxels = converter.read_volume(volume)
+    made_by = describe(converter)
+    if volume.keeps_headers:
+        made_by["headers"] = converter.read_headers(volume)
+    mask = converter.read_mask(volume) if volume.mask_files else None
+    written = write_volume(task.location, volume, voxels, made_by, task.profile, mask, is_held)
+    return Outcome(volume, tuple(size_issues(volume, voxels.shape)), by_another=not written)
+
+
+@contextmanager
+def open_workers(task: Task, workers: int, scheduler: str | None) -> Iterator[Workers]:
+    """Give the function that converts volumes, here or on workers, and yields their outcomes as they come."""
+    if scheduler is None and workers <= 1:
+
+        def here(volumes: Sequence[Volume], claims: Claims | None) -> Iterator[Outcome]:
+            for volume in volumes:
+                outcome = convert_volume(task, volume, claims)
+                yield outcome
+                if outcome.hopeless:
+                    return
+
+        yield here
+    else:
+        with _client(workers, scheduler) as client:
+
+            def there(volumes: Sequence[Volume], claims: Claims | None) -> Iterator[Outcome]:
+                return _distribute(client, task, volumes, claims)
+
+            yield there
+
+
+def order_by_cost(volumes: Sequence[Volume]) -> list[Volume]:
+    """Order volumes: folder by folder and zip by zip, and in each the costliest first.
+
+    The last volumes under way are then small ones, and no worker waits long for another; what does not fit into memory
+    shows early. One zip after the other, because a worker keeps the directory of the one that it reads from, and the
+    disk or the network its neighbourhood.
+    """
+    roots = [volume.files[0].root if volume.files else "" for volume in volumes]
+    places = {root: place for place, root in reversed([*enumerate(roots)])}
+    keys = [(places[root], -voxel_bytes(volume)) for root, volume in zip(roots, volumes, strict=True)]
+    return [volumes[number] for number in sorted(range(len(volumes)), key=keys.__getitem__)]
+
+
+def iter_outcomes(task: Task, work: Workers, volumes: Sequence[Volume], run: Run) -> Iterator[Outcome]:
+    """Convert volumes, and last those that another conversion was at: they are waited for."""
+    left: dict[str, Volume] = {}
+    dead: set[str] = set()
+    failed: list[str] = []
+    ready: Sequence[Volume] = volumes
+    while ready or left:
+        hopeless = False
+        for outcome in work(ready, run.claims(dead)):
+            if outcome.holder is not None:
+                left[outcome.volume.volume_id] = outcome.volume
+                continue
+            yield outcome
+            hopeless = hopeless or outcome.hopeless
+            if outcome.fault is not None:
+                failed.append(outcome.volume.volume_id)
+        if hopeless:
+            return
+        # another conversion may wait for these, and need not wait for the end of this one
+        while failed:
+            run.drop(failed.pop())
+        looks = [*map_in_order(task.location, partial(_look, task, run), [*left.values()])]
+        dead |= {look.dead for look in looks if look.dead is not None}
+        ready = [left.pop(look.volume_id) for look in looks if look.is_ready]
+        if left and not ready:
+            time.sleep(LOOK_S)
+
+
+class _Look(NamedTuple):
+    volume_id: str
+    is_ready: bool
+    """The volume is there now, or free."""
+    dead: str | None = None
+    """The dead run that still has it."""
+
+
+def _look(task: Task, run: Run, volume: Volume) -> _Look:
+    """Look at a volume that another conversion was at."""
+    own = read_attributes(task.location, volume.volume_id)
+    if own is not None and compare_volume(volume, own, task.location, task.profile) != "convert":
+        return _Look(volume.volume_id, is_ready=True)
+    holder = run.holder(volume.volume_id)
+    is_dead = holder is not None and run.is_dead(holder)
+    return _Look(volume.volume_id, holder is None or is_dead, holder if is_dead else None)
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        with ExitStack() as stack:
+            try:
+                client = stack.enter_context(Client(scheduler, timeout=PATIENCE_S))
+                client.wait_for_workers(1, timeout=PATIENCE_S)
+            except (OSError, ValueError) as error:
+                raise SettingError(f"scheduler {scheduler}: not reached, or without workers ({error})") from error
+            yield client
+    else:
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            # None would open port 8787 to the network
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+            preload=IGNORE_INTERRUPT,
+        )
+        with cluster, Client(cluster) as client, _kept(cluster, workers):
+            yield client
+
+
+@contextmanager
+def _kept(cluster: Any, workers: int) -> Iterator[None]:
+    """Start workers anew that are gone for good: a nanny that fails to start one in time, or at all, gives up."""
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(KEEP_S):
+            cluster.scale(workers)
+
+    keeper = threading.Thread(target=keep, name="lesionzarr workers", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+
+
+def _distribute(client: Any, task: Task, volumes: Sequence[Volume], claims: Claims | None) -> Iterator[Outcome]:
+    from distributed import KilledWorker, as_completed
+
+    waiting = iter(volumes)
+    asked: dict[str, Volume] = {}
+    running = as_completed()
+
+    def submit() -> int:
+        """Fill the slots; give the number of workers. They come and go, on a cluster with a queue of jobs."""
+        threads = client.nthreads()
+        slots = WAITING * max(1, sum(threads.values()))
+        for volume in islice(waiting, max(0, slots - len(asked))):
+            future = client.submit(convert_volume, task, volume, claims, pure=False)
+            asked[future.key] = volume
+            running.add(future)
+        return len(threads)
+
+    workers = submit()
+    for future in running:
+        volume = asked.pop(future.key)
+        if future.cancelled():
+            raise SettingError("the scheduler was lost; start it, and run the same again: what is done stays")
+        error = future.exception()
+        if error is not None and not isinstance(error, KilledWorker):
+            raise error
+        outcome = future.result() if error is None else Outcome(volume, fault="its workers were killed, out of memory?")
+        if outcome.hopeless:
+            # those under way still come: one of them may have found room
+            waiting = iter(())
+        workers = submit()
+        yield replace(outcome, workers=workers)

@@ -1,0 +1,236 @@
+"""Who writes which volume, where several conversions write into one store at a time.
+
+::
+
+    claims/_run-<run>         lease of a run, renewed while it lives
+    claims/<volume_id>.<n>    claim of a run to a volume; the highest n holds
+
+A claim is taken by creating its object, which the store grants to one alone. Claims are never written over: who finds
+that the run which holds a volume is dead creates the claim with the next number, so that of two that find it so one
+wins. A run is dead when its lease is gone, when its process is gone (told on the same machine alone), or when its lease
+was seen unchanged for longer than it lasts, by the clock of the one that looks: two machines' clocks are not compared.
+
+A claim keeps work from being done twice; what keeps the store right is that a volume is committed by creating its
+group, and that two writers of one volume write the same bytes. So a run that was thought dead and goes on does no harm:
+it finds that its claim is not the last, and does not commit. Everything is deleted when a run ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from lesionzarr.errors import StoreError
+from lesionzarr.store._ordered import map_in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lesionzarr.store.location import Location
+
+CLAIMS = "claims"
+LEASE = f"{CLAIMS}/_run-"
+"""No id of a volume begins with an underscore."""
+
+LEASE_S = 60.0
+RENEWAL_S = 20.0
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The right of one run to claim volumes; it travels with the tasks to the workers."""
+
+    location: Location
+    run: str
+    dead: frozenset[str] = frozenset()
+    """Runs whose claims are free."""
+
+    def take(self, volume_id: str) -> str | None:
+        """Claim a volume.
+
+        Returns
+        -------
+        str or None
+            None where it was free, this run where it had it already (its worker was lost), or the run that has it.
+        """
+        # without the token a claim of this run that is there already would pass for the one that was just created
+        content = f"{self.run} {secrets.token_hex(4)}".encode()
+        while True:
+            # looked at first: of two that create at the same moment, some servers let one wait for a second
+            holder, number = self._last(volume_id)
+            if holder is not None and holder not in self.dead:
+                return holder
+            if self.location.create(_key(volume_id, number), content):
+                return None
+
+    def holder(self, volume_id: str) -> str | None:
+        """Give the run that has a volume; None where it is free."""
+        return self._last(volume_id)[0]
+
+    def is_held(self, volume_id: str) -> bool:
+        """Tell whether this run still has a volume."""
+        return self.holder(volume_id) == self.run
+
+    def drop(self, volume_id: str) -> None:
+        """Give up the claim of this run to a volume, if it has one."""
+        holder, number = self._last(volume_id)
+        if holder == self.run:
+            self.location.delete(_key(volume_id, number - 1))
+
+    def _last(self, volume_id: str) -> tuple[str | None, int]:
+        """Give the run that has a volume, and the number that the next claim has."""
+        holder, number = None, 0
+        while (data := self.location.read(_key(volume_id, number))) is not None:
+            holder, number = _holder(data), number + 1
+        return holder, number
+
+
+class Run:
+    """A conversion that lives as long as this context: its lease, and what it sees of others.
+
+    Parameters
+    ----------
+    location
+        The store.
+
+    Attributes
+    ----------
+    exclusive
+        The store creates an object only where there is none. Some servers ignore the condition: then nothing can be
+        claimed.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self.exclusive = True
+        self._run = secrets.token_hex(8)
+        self._seen: dict[str, tuple[bytes, float, float]] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="lesionzarr lease", daemon=True)
+        self._renewals = 0
+        self._unfinished: list[str] = []
+
+    def __enter__(self) -> Self:
+        # files that a killed process was just writing: those that are there still when this run ends are nobody's
+        self._unfinished = [key for key in self._location.list_objects(CLAIMS) if key.startswith(f"{CLAIMS}/.")]
+        key = f"{LEASE}{self._run}"
+        self._location.create(key, self._lease())
+        self.exclusive = not self._location.create(key, self._lease())
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._keeper.join()
+        with suppress(StoreError):
+            # what cannot be deleted is free once the lease has run out, and deleted by the next run
+            self._release()
+
+    def claims(self, dead: Iterable[str] = ()) -> Claims | None:
+        """Give the right to claim volumes, those of some dead runs too; None where nothing can be claimed."""
+        return Claims(self._location, self._run, frozenset(dead)) if self.exclusive else None
+
+    def holder(self, volume_id: str) -> str | None:
+        """Give the run that has a volume; None where it is free."""
+        return Claims(self._location, self._run).holder(volume_id)
+
+    def drop(self, volume_id: str) -> None:
+        """Give up the claim of this run to a volume, if it has one."""
+        if self.exclusive:
+            Claims(self._location, self._run).drop(volume_id)
+
+    def is_dead(self, run: str) -> bool:
+        """Tell whether a run has ended or was killed; of one that was killed elsewhere, that takes a minute."""
+        data = self._location.read(f"{LEASE}{run}")
+        if data is None or _has_died(data):
+            return True
+        with self._lock:
+            now = time.monotonic()
+            before, age, looked = self._seen.get(run, (b"", 0.0, now))
+            # nobody could renew, or look, while the store was out of reach or this machine slept
+            age = age + min(now - looked, RENEWAL_S) if data == before else 0.0
+            self._seen[run] = data, age, now
+            return age > LEASE_S
+
+    def _keep(self) -> None:
+        while not self._ended.wait(RENEWAL_S):
+            with suppress(StoreError):
+                self._location.write(f"{LEASE}{self._run}", self._lease())
+                # so that those of runs that died meanwhile are known for dead when this one comes to their volumes
+                for key in self._location.list_objects(CLAIMS):
+                    if key.startswith(LEASE):
+                        self.is_dead(key.removeprefix(LEASE))
+
+    def _lease(self) -> bytes:
+        self._renewals += 1
+        return json.dumps({"renewals": self._renewals, **_process()}).encode()
+
+    def _release(self) -> None:
+        keys = self._location.list_objects(CLAIMS)
+        runs = [key.removeprefix(LEASE) for key in keys if key.startswith(LEASE)]
+        free = {run for run in runs if run == self._run or self.is_dead(run)}
+        alive = {*runs} - free
+
+        def release(key: str) -> None:
+            holder = _holder(self._location.read(key) or b"")
+            # one whose lease was not listed has ended, or has begun since
+            if holder in free or (holder not in alive and self.is_dead(holder)):
+                self._location.delete(key)
+
+        claims = [key for key in keys if not key.startswith((f"{CLAIMS}/_", f"{CLAIMS}/."))]
+        list(map_in_order(self._location, release, claims))
+        rest = [*self._unfinished, *(f"{LEASE}{run}" for run in free)]
+        list(map_in_order(self._location, self._location.delete, rest))
+
+
+def _key(volume_id: str, number: int) -> str:
+    return f"{CLAIMS}/{volume_id}.{number}"
+
+
+def _holder(claim: bytes) -> str:
+    # one that another process is just writing, on a disk without hard links, is of a run that nobody knows
+    return claim.decode(errors="replace").partition(" ")[0]
+
+
+def _process() -> dict[str, Any]:
+    """Say which process this is, in words that mean something on this machine alone; nothing where Linux is not."""
+    try:
+        # containers of one machine do not see each other's processes
+        machine = f"{Path('/proc/sys/kernel/random/boot_id').read_text()} {Path('/proc/self/ns/pid').readlink()}"
+        return {
+            # a store tells no name of a machine
+            "machine": sha256(machine.encode()).hexdigest(),
+            "process": os.getpid(),
+            "started": _started(os.getpid()),
+        }
+    except OSError:
+        return {}
+
+
+def _started(process: int) -> str | None:
+    """Give the time at which a process was started, in ticks since that of Linux; None where there is none."""
+    try:
+        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    # one that has ended stays in the list until its parent has asked how
+    return None if state in "ZX" else fields[18]
+
+
+def _has_died(lease: bytes) -> bool:
+    """Tell whether a lease is of a process of this machine that is no more."""
+    own = _process()
+    try:
+        told = json.loads(lease)
+        return bool(own) and told.get("machine") == own["machine"] and _started(told["process"]) != told["started"]
+    except (ValueError, KeyError, AttributeError):
+        return False

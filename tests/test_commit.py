@@ -1,0 +1,345 @@
+"""Several conversions at one destination: each volume is written by one of them, and the store is whole in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from proxy import Faults
+from turmoil import digests, digests_of_folder, environment, start
+
+import lesionzarr
+from lesionzarr.cli import main
+from lesionzarr.converters import _work
+from lesionzarr.errors import StoreError
+from lesionzarr.samples import deeplesion
+from lesionzarr.store import claims, layout
+from lesionzarr.store._bucket import Bucket
+from lesionzarr.store._folder import Folder
+from lesionzarr.store.claims import Claims, Run
+from lesionzarr.store.index import write_catalog
+from lesionzarr.store.tables import stored_generation
+
+DEADLINE_S = 120
+
+linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only there is a process known for dead at once"
+)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A dataset that takes two conversions long enough to meet."""
+    return deeplesion(tmp_path_factory.mktemp("many") / "DeepLesion", lesions=24, image_size=128, slices=6)
+
+
+@pytest.fixture(scope="module")
+def whole(many, tmp_path_factory):
+    """Store of it, converted by one."""
+    store = tmp_path_factory.mktemp("whole") / "s.zarr"
+    assert not lesionzarr.convert("deeplesion", many, store).failed
+    return store
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request, tmp_path):
+    """URL, storage options and location of an empty store."""
+    if request.param == "folder":
+        return str(tmp_path / "s.zarr"), None, Folder(tmp_path / "s.zarr")
+    server, bucket = (request.getfixturevalue(name) for name in ("s3_server", "bucket"))
+    return f"s3://{bucket}/s.zarr", server.options, Bucket(f"s3://{bucket}/s.zarr", server.options)
+
+
+def content(location):
+    return digests_of_folder(location.root) if isinstance(location, Folder) else digests(location)
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_of_many_that_create_an_object_one_does(place):
+    _, _, location = place
+    start_line = threading.Barrier(4)
+    created = []
+
+    def create(number):
+        start_line.wait()
+        created.append(location.create("a/b", b"%d" % number))
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(created) == [False, False, False, True]
+
+
+def test_an_object_whose_answer_was_lost_counts_as_created(s3_server, bucket, proxy):
+    far = Bucket(f"s3://{bucket}/s.zarr", {**s3_server.options, "endpoint": proxy.endpoint})
+    proxy.faults = Faults(lost=0.5)
+    assert [far.create(f"{number}", b"mine") for number in range(8)] == [True] * 8
+    assert {request.fault for request in proxy.log} == {"", "lost"}
+    proxy.faults = Faults()
+    assert not far.create("0", b"another's")
+
+
+def test_a_volume_is_held_by_the_run_that_claimed_it_first(place):
+    _, _, location = place
+    first, second = Claims(location, "first"), Claims(location, "second")
+    assert first.take("v") is None
+    assert second.take("v") == "first"
+    # a worker of the same run goes on where one was lost
+    assert first.take("v") == "first"
+    assert (first.is_held("v"), second.is_held("v")) == (True, False)
+    second.drop("v")
+    assert first.is_held("v")
+    first.drop("v")
+    assert second.take("v") is None
+
+
+def test_of_two_that_find_a_run_dead_one_takes_its_volume_and_the_dead_one_knows(place):
+    _, _, location = place
+    gone, *heirs = (Claims(location, run, frozenset({"gone"})) for run in ("gone", "a", "b"))
+    gone.take("v")
+    assert [heir.take("v") for heir in heirs] == [None, "a"]
+    assert [each.is_held("v") for each in (gone, *heirs)] == [False, True, False]
+
+
+def test_a_run_is_dead_once_its_lease_stands_still_and_not_while_nobody_looked(tmp_path, monkeypatch):
+    location = Folder(tmp_path)
+    monkeypatch.setattr(claims, "LEASE_S", 0.2)
+    monkeypatch.setattr(claims, "RENEWAL_S", 0.1)
+    # of a machine that is not this one
+    location.write(f"{claims.LEASE}far", b'{"renewals": 1, "machine": "another"}')
+    with Run(location) as run:
+        assert not run.is_dead("far")
+        assert run.is_dead("nobody")
+        looked = time.monotonic()
+        wait_until(lambda: run.is_dead("far"))
+        assert time.monotonic() - looked > claims.LEASE_S - claims.RENEWAL_S
+        location.write(f"{claims.LEASE}far", b'{"renewals": 2, "machine": "another"}')
+        assert not run.is_dead("far")
+
+
+def test_leases_hold_no_time_of_day_and_no_name_of_a_machine(tmp_path):
+    with Run(Folder(tmp_path)):
+        (lease,) = (tmp_path / claims.CLAIMS).iterdir()
+        assert set(json.loads(lease.read_text())) <= {"renewals", "machine", "process", "started"}
+        assert os.uname().nodename not in lease.read_text()
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+@linux
+def test_the_claims_of_a_process_that_was_killed_here_are_free_at_once(place):
+    url, options, location = place
+    code = (
+        "import sys, time\nfrom lesionzarr.store.location import open_location\n"
+        "from lesionzarr.store.claims import Run\n"
+        "with Run(open_location(sys.argv[1])) as run:\n"
+        "    run.claims().take('v')\n    print('ready', flush=True)\n    time.sleep(1000)\n"
+    )
+    command = [sys.executable, "-c", code, url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(options or {})) as process:
+        assert process.stdout.readline() == b"ready\n"
+        with Run(location) as run:
+            holder = run.claims().take("v")
+            assert holder is not None
+            assert not run.is_dead(holder)
+            process.kill()
+            process.wait()
+            assert run.is_dead(holder)
+            assert run.claims({holder}).take("v") is None
+    assert location.list_objects(claims.CLAIMS) == {}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_conversions_at_one_destination_write_each_volume_once(many, whole, place, workers):
+    url, options, location = place
+    both = [start(many, url, options or {}, "--workers", workers) for _ in range(2)]
+    reports = []
+    try:
+        for process in both:
+            out, errors = process.communicate(timeout=DEADLINE_S)
+            assert process.returncode == 0, errors
+            reports.append(json.loads(out))
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    everything = {path.parent.name for path in whole.glob("volumes/*/zarr.json")}
+    first, second = (set(report["converted"]) for report in reports)
+    assert first | second == everything
+    assert first & second == set()
+    for report, others in zip(reports, (second, first), strict=True):
+        assert set(report["skipped"]) == others
+    assert content(location) == digests_of_folder(whole)
+
+
+def test_two_conversions_meet_at_one_volume_and_one_waits_for_the_other(sample, sample_store, tmp_path, monkeypatch):
+    store, location = tmp_path / "s.zarr", Folder(tmp_path / "s.zarr")
+    monkeypatch.setattr(_work, "LOOK_S", 0.01)
+    volume_ids = sorted(path.name for path in sample_store.glob("volumes/*/"))
+    lesionzarr.convert("deeplesion", sample, store)
+    location.delete_tree(layout.volume_key(volume_ids[0]))
+    reports = []
+    with Run(location) as run:
+        assert run.claims().take(volume_ids[0]) is None
+        waiting = threading.Thread(target=lambda: reports.append(lesionzarr.convert("deeplesion", sample, store)))
+        waiting.start()
+        # as the other conversion would: the arrays, and last the group
+        source = Folder(sample_store)
+        keys = source.list_objects(layout.volume_key(volume_ids[0]))
+        wait_until(lambda: len(list((store / claims.CLAIMS).glob("_run-*"))) == 2)
+        for key in sorted(keys, key=lambda key: key.count("/") == 2):
+            assert waiting.is_alive()
+            location.write(key, source.read(key))
+        waiting.join(DEADLINE_S)
+    assert reports[0].converted == ()
+    assert set(reports[0].skipped) == set(volume_ids)
+    assert reports[0].counts["volumes left to another conversion"] == 1
+    assert content(location) == digests_of_folder(sample_store)
+
+
+def test_a_volume_that_the_other_gives_up_is_converted_here(sample, sample_store, tmp_path, monkeypatch):
+    store, location = tmp_path / "s.zarr", Folder(tmp_path / "s.zarr")
+    monkeypatch.setattr(_work, "LOOK_S", 0.01)
+    volume_id = min(path.name for path in sample_store.glob("volumes/*/"))
+    reports = []
+    with Run(location) as run:
+        assert run.claims().take(volume_id) is None
+        waiting = threading.Thread(target=lambda: reports.append(lesionzarr.convert("deeplesion", sample, store)))
+        waiting.start()
+        wait_until(
+            lambda: len(list(store.glob("volumes/*/zarr.json"))) == len(list(sample_store.glob("volumes/*/"))) - 1
+        )
+        run.drop(volume_id)
+        waiting.join(DEADLINE_S)
+    assert volume_id in reports[0].converted
+    assert content(location) == digests_of_folder(sample_store)
+
+
+def test_a_writer_that_lost_its_claim_commits_nothing_and_deletes_nothing(sample, sample_store, tmp_path):
+    location = Folder(tmp_path / "s.zarr")
+    lesionzarr.convert("deeplesion", sample, tmp_path / "s.zarr")
+    converter, volume = _converted(sample)
+    task = _work.Task(converter, location, "portable")
+    late, heir = Claims(location, "late"), Claims(location, "heir", frozenset({"late"}))
+    late.take(volume.volume_id)
+    heir.take(volume.volume_id)
+    before = content(location)
+    outcome = _work._write(task, volume, lambda: late.is_held(volume.volume_id))
+    assert outcome.by_another
+    assert content(location) == before
+    # had the heir not got so far, nothing would be there that the next conversion takes for a volume
+    location.delete(f"{layout.volume_key(volume.volume_id)}/{layout.GROUP_FILE}")
+    assert _work._write(task, volume, lambda: late.is_held(volume.volume_id)).by_another
+    assert location.read(f"{layout.volume_key(volume.volume_id)}/{layout.GROUP_FILE}") is None
+    assert not _work._write(task, volume, lambda: heir.is_held(volume.volume_id)).by_another
+    assert lesionzarr.convert("deeplesion", sample, tmp_path / "s.zarr").converted == ()
+    assert content(location) == digests_of_folder(sample_store)
+
+
+def _converted(source):
+    from lesionzarr.converters.deeplesion import DeepLesion
+
+    converter = DeepLesion(source)
+    return converter, converter.scan().volumes[0]
+
+
+@linux
+def test_another_conversion_goes_on_after_one_that_was_killed(many, whole, place):
+    url, options, location = place
+    process = start(many, url, options or {}, "--workers", 1)
+    wait_until(lambda: any(key.endswith("/hu/zarr.json") for key in location.list_objects(layout.VOLUMES)))
+    process.kill()
+    process.communicate()
+    assert location.list_objects(claims.CLAIMS)
+    began = time.monotonic()
+    report = lesionzarr.convert("deeplesion", many, url, storage_options=options)
+    assert time.monotonic() - began < claims.LEASE_S
+    assert not report.failed
+    assert content(location) == digests_of_folder(whole)
+
+
+def test_catalogs_written_at_the_same_time_tell_of_every_volume(whole, tmp_path):
+    source, location = Folder(whole), Folder(tmp_path)
+    keys = source.list_objects("")
+    groups = sorted(key for key in keys if key.endswith(layout.GROUP_FILE) and key.count("/") == 2)
+    for key in keys.keys() - set(groups):
+        location.write(key, source.read(key))
+
+    def commit_and_write(part):
+        for key in part:
+            location.write(key, source.read(key))
+            write_catalog(location)
+
+    threads = [threading.Thread(target=commit_and_write, args=(groups[number::3],)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        catalog = lesionzarr.open(tmp_path)
+        assert set(catalog.lesions["volume_id"]) <= set(catalog.volumes.index)
+    assert content(location) == digests_of_folder(whole)
+
+
+def test_tables_that_do_not_belong_together_are_told_with_the_remedy(sample_store, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("lesionzarr.store.catalog.PAUSES_S", (0.001,))
+    location = Folder(tmp_path)
+    for key in Folder(whole).list_objects(""):
+        location.write(key, Folder(whole).read(key))
+    tables = [stored_generation(location, key) for key in (layout.VOLUMES_TABLE, layout.LESIONS_TABLE)]
+    assert tables[0] == tables[1]
+    location.write(layout.LESIONS_TABLE, Folder(sample_store).read(layout.LESIONS_TABLE))
+    with pytest.raises(StoreError, match="do not belong together; run `lesionzarr index`"):
+        lesionzarr.open(tmp_path)
+    assert main(["index", str(tmp_path)]) == 0
+    assert content(location) == digests_of_folder(whole)
+
+
+def told(words, options):
+    """Run a command; give its exit code, its one line on stderr, and how long it took."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "lesionzarr", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(options))
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "Traceback" not in line
+    return done.returncode, line, time.monotonic() - began
+
+
+@pytest.mark.parametrize("command", ["convert", "open"])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"secret_access_key": "wrong"}, "the secret key is wrong"),
+        ({"access_key_id": "wrong"}, "the access key is not known"),
+        ({"endpoint": "http://127.0.0.1:1"}, "the server cannot be reached"),
+        ({"endpoint": "http://nowhere.invalid:1"}, "no such host, or no network"),
+        ({"bucket": "absent"}, "no such bucket"),
+        ({"reader": True}, "access denied"),
+    ],
+)
+def test_a_bucket_that_cannot_be_used_is_one_clear_line(s3_server, bucket, sample, command, fault, words):
+    options = {**(s3_server.reader_options if fault.get("reader") else s3_server.options)}
+    options |= {name: value for name, value in fault.items() if name in options}
+    url = f"s3://{fault.get('bucket', bucket)}/s.zarr"
+    if command == "open" and fault.get("reader"):
+        assert told(["info", url], options)[:2] == (2, "lesionzarr: no store at s.zarr: no zarr.json in it")
+        return
+    code, line, seconds = told(
+        ["convert", "deeplesion", sample, url, "--workers", 1] if command == "convert" else ["info", url], options
+    )
+    assert code == 1
+    assert words in line
+    assert s3_server.options["secret_access_key"] not in line
+    # the patience with a service that has not answered yet, and the start of a process
+    assert seconds < 30

@@ -337,7 +337,8 @@ def test_the_commands_of_the_readme_run(sample, store, bucket, options, capsys, 
     upload(store, sample, "DeepLesion/")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LESIONZARR_STORAGE_OPTIONS", json.dumps(options))
-    (block,) = re.findall(r"```bash\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```bash\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if "s3://lab/DeepLesion" in block)
     for line in block.replace("s3://lab", f"s3://{bucket}").replace("--workers 8", "--workers 1").splitlines():
         assert main(shlex.split(line)[1:]) == 0, capsys.readouterr()
     pd.testing.assert_frame_equal(

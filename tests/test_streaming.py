@@ -104,7 +104,7 @@ def test_every_crop_is_right_whatever_the_network_does(kind, published, through,
 
 
 def test_a_network_that_never_answers_is_one_clear_line(published, through, proxy, expected):
-    options = {**through, "retries": 2, "timeout_s": 0.5}
+    options = {**through, "retries": 2, "timeout_s": 0.5, "patience_s": 1}
     reader = reader_of(published, options)
     proxy.faults = Faults(unavailable=1)
     with pytest.raises(StoreError, match=r"^deeplesion\.zarr/volumes/.*/hu/c/0/0/0: .*503") as caught:

@@ -152,6 +152,7 @@ def digests_of_folder(store: Path) -> dict[str, str]:
 def _digest(key: str, data: bytes) -> str:
     if key == GROUP_FILE:
         root = json.loads(data)
-        del root["attributes"]["lesionzarr"]["created"]
+        for stamp in ("created", "checksum"):
+            del root["attributes"]["lesionzarr"][stamp]
         data = json.dumps(root).encode()
     return hashlib.sha256(data).hexdigest()

@@ -415,9 +415,9 @@ def _read_tables(location: Location) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read the tables of lesions and volumes; both of one conversion, where another is just being written."""
     with ThreadPoolExecutor(1) as pool:
         for pause_s in (*PAUSES_S, None):
-            other = pool.submit(read_generation, location, layout.LESIONS_TABLE, "lesion_id")
-            volumes, of_volumes = read_generation(location, layout.VOLUMES_TABLE, "volume_id")
-            lesions, of_lesions = other.result()
+            other = pool.submit(read_generation, location, layout.VOLUMES_TABLE, "volume_id")
+            lesions, of_lesions = read_generation(location, layout.LESIONS_TABLE, "lesion_id")
+            volumes, of_volumes = other.result()
             if of_lesions == of_volumes or None in {of_lesions, of_volumes}:
                 return lesions, volumes
             if pause_s is not None:

@@ -356,10 +356,11 @@ def test_tracks_go_from_the_first_study_to_the_last(run, store, truth):
     rows = {row["track_id"]: row for row in json.loads(out)["tracks"]}
     targets = [one for one in truth if one.target]
     assert code == 0
-    assert set(rows) == {f"{one.patient}/{one.alias}/{one.location}" for one in targets}
+    regions = {name: json.loads(tags)["Region"] for name, tags in lesionzarr.open(store).volumes["tags"].items()}
+    assert set(rows) == {f"{one.patient}/{regions[one.stem]}/{one.alias}" for one in targets}
     assert {row["visits"] for row in rows.values() if row["patient_id"] == "3"} == {3}
     first, last = (one for one in targets if (one.patient, one.alias, one.location) == (1, "A", "liver"))
-    assert rows["1/A/liver"]["change_long_mm"] == last.measured_mm - first.measured_mm
+    assert rows["1/abdomen/A"]["change_long_mm"] == last.measured_mm - first.measured_mm
     code, out, _ = run("tracks", store)
     assert out.splitlines()[0].split() == [
         *("track_id", "visits", "is_new", "is_vanished"),
@@ -407,6 +408,100 @@ def test_lesions_of_a_series_that_the_baseline_lacks_are_not_taken_for_new(run, 
     assert err == ""
     # the other patient is evaluated
     assert [row["response"] is None for row in told["studies"] if row["patient_id"] == "3"] == [True, False, False]
+
+
+def erase(source, targets):
+    """Take the voxels and the label of targets away, rows of recist_measurements.csv."""
+    for uid, own in targets.groupby("uuid"):
+        values = own["lesion_label_value"].tolist()
+        path = next(source.rglob(f"masks/*{uid}.nii.gz"))
+        image = SimpleITK.ReadImage(path)
+        mask = SimpleITK.GetArrayFromImage(image)
+        mask[np.isin(mask, values)] = 0
+        erased = SimpleITK.GetImageFromArray(mask)
+        erased.CopyInformation(image)
+        SimpleITK.WriteImage(erased, path)
+        labels = next(source.rglob(f"labels/*{uid}.json"))
+        kept = {key: text for key, text in json.loads(labels.read_text()).items() if int(key) not in values}
+        labels.write_text(json.dumps(kept))
+
+
+@pytest.fixture(scope="module")
+def vanished(tmp_path_factory):
+    """Release and store in which both targets of patient 2 are gone at the follow-up, and one of patient 1.
+
+    Of two the table names no value of the mask, or that of the background; patient 3 has no mask of the abdomen at the
+    second of three studies, and at the third no row of the table. Tumours only, so that the table of measurements tells
+    what the store tells.
+    """
+    source = recist_dataset(tmp_path_factory.mktemp("vanished") / "recist", patients=3, image_size=64, slices=20)
+    for path in source.rglob("labels/*.json"):
+        path.write_text(path.read_text().replace('"n,', '"m,'))
+    table = pd.read_csv(source / "recist_measurements.csv", dtype=str)
+    later = table["study_order"] == "follow-up-1"
+    gone = later & ((table["patient_id"] == "2") | ((table["patient_id"] == "1") & (table.index % 4 == 0)))
+    assert gone.sum() == 3
+    erase(source, table[gone].astype({"lesion_label_value": int}))
+    table.loc[gone, "recist_measurement_mm"] = "0"
+    table.loc[table.index[gone][:2], "lesion_label_value"] = ["", "0"]
+    unmasked = table[later & (table["patient_id"] == "3") & (table["region"] == "abdomen")]["uuid"].iloc[0]
+    next(source.rglob(f"masks/*{unmasked}.nii.gz")).unlink()
+    table = table[table["study_order"] != "follow-up-2"]
+    table.to_csv(source / "recist_measurements.csv", index=False)
+    store = source.parent / "vanished.zarr"
+    report = lesionzarr.convert("recist-dataset", source, store)
+    assert not report.failed
+    assert sorted(issue.kind for issue in report.issues) == [
+        *("label-gaps", "label-gaps", "no-mask", "target-without-mask", "target-without-mask"),
+    ]
+    return source, store
+
+
+def test_targets_that_vanished_count_in_a_store_as_in_the_table_of_measurements(run, vanished):
+    source, store = vanished
+    code, out, _ = run("response", store, "--json")
+    _, other, _ = run("response", "--measurements", source / "recist_measurements.csv", "--json")
+    ours, theirs = (json.loads(text)["studies"] for text in (out, other))
+    assert code == 0
+    last, ours = ours[-1], ours[:-1]
+    for name in ("patient_id", "study_date", "sum_mm", "response"):
+        assert [str(row[name]) for row in ours] == [str(row[name]) for row in theirs]
+    assert [(row["sum_mm"], row["response"]) for row in ours if row["patient_id"] == "2"][1] == (0, "CR")
+    # the study that the table does not have is in the store
+    assert (last["patient_id"], last["sum_mm"], last["response"]) == ("3", None, "NE")
+    assert f"patient 3: no target was measured at the study of {last['study_date']}" in json.loads(out)["issues"]
+    # pyrecist would take it for one of 0 mm
+    _, out, _ = run("response", store, "--json", "--mode", "pyrecist")
+    assert [row["patient_id"] for row in json.loads(out)["studies"]] == ["1", "2", "3"]
+    _, out, _ = run("tracks", store, "--json")
+    tracks = {row["track_id"]: row for row in json.loads(out)["tracks"]}
+    assert [tracks[f"2/abdomen/{name}"]["is_vanished"] for name in "AB"] == [True, True]
+    assert [tracks[f"2/abdomen/{name}"]["last_long_mm"] for name in "AB"] == [0, 0]
+    assert tracks["3/thorax/A"]["is_vanished"]
+
+
+def test_lesions_without_position_are_told_by_commands_that_need_one_and_cost_the_others_nothing(
+    run, vanished, tmp_path
+):
+    _, store = vanished
+    catalog = lesionzarr.open(store)
+    lost = catalog.lesions[catalog.lesions["mask_label"].isna()]
+    assert len(lost) == catalog.counts()["lesions without position"] == 5
+    assert lost[["key_z", "x0", "z0"]].isna().all(axis=None)
+    assert sum("_target-" in name for name in lost.index) == 2
+    assert lost["long_mm"].max() > 0
+    for command in ("crop", "render"):
+        code, out, err = run(command, store, "--query", "patient_id == '2'", "-o", tmp_path / command)
+        assert code == 1
+        assert "4 written" in out
+        assert err.count("so it has no ") == 2
+    code, out, err = run("features", store, "-o", tmp_path / "features.csv")
+    assert (code, err) == (0, "")
+    assert f"{len(catalog.lesions) - 5} lesions written" in out
+    code, out, _ = run("verify", store)
+    assert code == 0
+    assert run("export", "nifti", store, "-o", tmp_path / "nifti")[0] == 0
+    assert run("pack", store, tmp_path / "pack.zarr", "--size", "3,8,8")[0] == 0
 
 
 def test_a_table_of_measurements_gives_what_a_store_of_them_gives(run, store, source):

@@ -147,9 +147,60 @@ def test_patients_without_targets_go_by_table_2(state, expected):
 
 def test_a_lesion_that_the_baseline_does_not_have_is_new_but_for_a_small_node():
     assert responses(course({"A": 30}, {"A": 30, "B": 6})) == ["PD"]
-    assert responses(course({"A": 30}, {"A": 30, "B": 9}, {"A": 30, "B": 10}, nodes={"B"})) == ["SD", "SD"]
+    assert responses(course({"A": 30}, {"A": 30, "B": 9}, {"A": 30, "B": 10}, nodes={"B"})) == ["SD", "PD"]
     assert responses(course({"A": 30}, {"A": 30, "B": 10}, nodes={"B"})) == ["PD"]
     assert evaluate(course({"A": 30}, {"A": 30, "B": 6}, {"A": 30, "B": 6}))["new_lesions"].tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("listed", [0, math.nan])
+def test_a_lesion_that_was_listed_and_not_there_is_new_when_it_is_there(listed):
+    frame = course({"A": 30}, {"A": 30, "Z": listed}, {"A": 30, "Z": 20}, {"A": 30, "Z": 20})
+    assert evaluate(frame)["new_lesions"].tolist() == [0, 0, 1, 0]
+    assert responses(frame) == ["SD", "PD", None]
+
+
+def test_a_target_of_0_mm_at_the_baseline_is_none_and_told():
+    table, issues = evaluate_all(course({"A": 100, "B": 0}, {"A": 100, "B": 15}))
+    assert [(issue.kind, issue.item) for issue in issues] == [("no-target", "row 1")]
+    assert table["sum_mm"].tolist() == [100, 100]
+    assert table["response"].tolist()[1:] == ["PD"]
+    # what was not measured may have been there
+    assert responses(course({"A": 100, "B": math.nan}, {"A": 100, "B": 15})) == ["NE"]
+
+
+@pytest.mark.parametrize(
+    ("diameter", "status", "node", "expected"),
+    [
+        (15, "present", False, "PD"),
+        (15, None, False, "PD"),
+        (math.nan, "progression", False, "PD"),
+        (15, "absent", False, "SD"),
+        (math.nan, None, False, "SD"),
+        (10, "present", True, "PD"),
+        (9, "present", True, "SD"),
+    ],
+)
+def test_a_lesion_that_is_no_target_is_new_where_the_baseline_lacks_it(diameter, status, node, expected):
+    kinds, statuses = {"N": "non-target"}, {("N", 1): status, ("N", 2): status}
+    nodes = {"N"} if node else ()
+    frame = course({"A": 30}, {"A": 30, "N": diameter}, categories=kinds, statuses=statuses, nodes=nodes)
+    assert responses(frame) == [expected]
+    assert evaluate(frame)["new_lesions"].tolist() == [0, int(expected == "PD")]
+    # listed at the baseline as absent, it was not there either
+    frame = course(
+        {"A": 30, "N": 0},
+        {"A": 30, "N": diameter},
+        categories=kinds,
+        statuses=statuses | {("N", 0): "absent"},
+        nodes=nodes,
+    )
+    assert responses(frame) == [expected]
+
+
+def test_a_node_that_is_no_target_and_comes_back_after_complete_response_is_no_progression():
+    visits = [{"A": a, "N": n} for a, n in ((30, 15), (0, 8), (0, 14))]
+    assert responses(course(*visits, categories={"N": "non-target"}, nodes={"N"})) == ["CR", "PR"]
+    assert responses(course(*visits, nodes={"N"})) == ["CR", "PD"]
 
 
 def test_what_vanishes_and_comes_back_without_complete_response_is_no_progression():
@@ -276,6 +327,14 @@ def test_real_measurements_become_timepoints(data):
     table = evaluate(frame)
     assert set(table["patient_id"].astype(str)) == {"1", "2", "3", "35", "37", "44"}
     assert table["sum_mm"].notna().all()
+
+
+@pytest.mark.parametrize("word", ["n", "N", " n ", "lymph node", "Lymph Node"])
+def test_a_lymph_node_is_one_however_it_is_written(word):
+    rows = [("2020-01-01", 20), ("2020-03-01", 9)]
+    frame = pd.DataFrame(rows, columns=["study_date", "measurement"])
+    frame = frame.assign(patient_id=1, alias="A", lesion_label_type=word)
+    assert responses(to_timepoints(frame)) == ["CR"]
 
 
 def test_a_store_s_lesions_give_the_diameter_that_counts():

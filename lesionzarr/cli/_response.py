@@ -22,7 +22,7 @@ from lesionzarr.errors import SettingError, SourceError
 from lesionzarr.export.tables import to_json, write_table
 from lesionzarr.features._pyrecist import to_pyrecist
 from lesionzarr.features.plots import KINDS, SPIDER, plot_response
-from lesionzarr.features.release import fill_baselines
+from lesionzarr.features.release import add_looks, fill_baselines, fill_studies
 from lesionzarr.features.response import MODES, PYRECIST, RECIST, evaluate
 from lesionzarr.features.timepoints import NO_DIAMETER, to_timepoints
 from lesionzarr.features.tracks import link_lesions, name_lesions, summarise_tracks
@@ -79,6 +79,10 @@ def _response(arguments: argparse.Namespace) -> int:
     else:
         catalog = open_store(arguments)
         file, (lesions, noted) = "", fill_baselines(catalog, _targets(catalog, arguments.store))
+        filled, unmeasured = fill_studies(catalog, lesions)
+        noted = [*noted, *unmeasured]
+        # pyrecist takes a study without any length for one of 0 mm
+        lesions = filled if arguments.mode == RECIST else lesions
     try:
         table, issues = evaluate(to_timepoints(lesions), mode=arguments.mode)
     except SettingError as error:
@@ -150,6 +154,7 @@ def add_tracks(commands: Any) -> None:
 
 
 def _tracks(arguments: argparse.Namespace) -> int:
-    linked, issues = link_lesions(_targets(open_store(arguments), arguments.store))
+    catalog = open_store(arguments)
+    linked, issues = link_lesions(add_looks(catalog, _targets(catalog, arguments.store)))
     _put(summarise_tracks(linked), TRACK, issues, arguments, "tracks")
     return 1 if issues else 0

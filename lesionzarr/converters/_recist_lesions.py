@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lesionzarr.annotations.recist_labels import TYPES
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lesionzarr.annotations.recist_labels import Label
-    from lesionzarr.converters._recist_tables import SeriesRow, Tables
+    from lesionzarr.converters._recist_tables import SeriesRow, Tables, Target
     from lesionzarr.formats.instances import Instance
 
 NODE = TYPES["n"]
@@ -47,12 +47,12 @@ class Marked:
     instances: dict[int, Instance] = field(default_factory=dict)
     labels: dict[int, Label] | None = field(default_factory=dict)
     """By value of the source's mask; None where they cannot be read."""
-    categories: dict[int, int] = field(default_factory=dict)
-    """Value of the source's mask of each instance, where that was split."""
+    categories: dict[int, int] | None = None
+    """Value of the source's mask of each instance; None where that was not split."""
 
     def value(self, instance: int) -> int:
         """Give the value that the source's mask has there."""
-        return self.categories.get(instance, instance)
+        return (self.categories or {}).get(instance, instance)
 
 
 def make_lesions(place: Place, marked: Marked, tables: Tables) -> list[Lesion]:
@@ -70,39 +70,35 @@ def make_lesions(place: Place, marked: Marked, tables: Tables) -> list[Lesion]:
     Returns
     -------
     list of Lesion
-        By value of the mask. ``key_z`` is the slice with the most pixels, the box that of the voxels.
+        By value of the mask. ``key_z`` is the slice with the most pixels, the box that of the voxels. After them come
+        the targets that were measured and have no voxel, such as those that are gone (0 mm), without position.
     """
-    return [_lesion(place, one, marked, tables) for one in marked.instances.values()]
+    lesions = [_masked(place, one, marked, tables) for one in marked.instances.values()]
+    for key in _unmasked(place, marked, tables):
+        target = tables.targets[place.series_id][key]
+        label = (marked.labels or {}).get(key) if isinstance(key, int) else None
+        lesions.append(_lesion(place, _unmasked_id(place, key), label, target, tables))
+    return lesions
 
 
-def _lesion(place: Place, one: Instance, marked: Marked, tables: Tables) -> Lesion:
+def _unmasked(place: Place, marked: Marked, tables: Tables) -> list[int | str]:
+    """Give the targets without a voxel, by value or alias; of a mask that was split nobody can tell."""
+    targets = tables.targets.get(place.series_id, {})
+    return [] if marked.categories is not None else sorted(set(targets) - set(marked.instances), key=str)
+
+
+def _unmasked_id(place: Place, key: int | str) -> str:
+    # so that no alias is taken for a value
+    return f"{place.volume_id}_{key}" if isinstance(key, int) else f"{place.volume_id}_target-{key}"
+
+
+def _masked(place: Place, one: Instance, marked: Marked, tables: Tables) -> Lesion:
     label = (marked.labels or {}).get(marked.value(one.label))
-    patient = tables.patients.get(place.patient_id or "")
-    target = tables.targets.get(place.series_id, {}).get(one.label) if not marked.categories else None
-    study_id = place.row.study_id if place.row else None
-    timepoint, counted = tables.timepoints.get(study_id or "", (None, False))
-    measured = target.measured_mm if target else None
-    is_node = label is not None and label.type == NODE
-    known = label is not None and label.type is not None
-    window = WINDOWS.get(place.window or "")
-    extra: dict[str, Any] = {
-        "label": label.text if label else None,
-        "category": marked.categories.get(one.label),
-        "alias": target.alias if target else None,
-        "study_order": target.study_order if target else None,
-        "recist_measurement_mm": measured,
-        "region": place.region,
-        "patient": (patient.further if patient else None) or None,
-    }
-    extra = {name: value for name, value in extra.items() if value is not None}
-    return Lesion(
-        lesion_id=f"{place.volume_id}_{one.label}",
-        volume_id=place.volume_id,
-        series_id=place.series_id,
-        study_id=study_id,
-        patient_id=place.patient_id,
-        source="recist-dataset",
-        source_row=target.row if target else None,
+    target = tables.targets.get(place.series_id, {}).get(one.label) if marked.categories is None else None
+    category = (marked.categories or {}).get(one.label)
+    lesion = _lesion(place, f"{place.volume_id}_{one.label}", label, target, tables, category)
+    return replace(
+        lesion,
         key_z=one.key_z,
         key_slice=place.slices[one.key_z],
         x0=one.box.x0,
@@ -111,9 +107,47 @@ def _lesion(place: Place, one: Instance, marked: Marked, tables: Tables) -> Lesi
         y1=one.box.y1,
         z0=one.box.z0,
         z1=one.box.z1,
+        mask_label=one.label,
+        derived=(*FROM_MASK, *lesion.derived),
+    )
+
+
+def _lesion(
+    place: Place,
+    lesion_id: str,
+    label: Label | None,
+    target: Target | None,
+    tables: Tables,
+    category: int | None = None,
+) -> Lesion:
+    """Make a row without position."""
+    patient = tables.patients.get(place.patient_id or "")
+    study_id = place.row.study_id if place.row else None
+    timepoint, counted = tables.timepoints.get(study_id or "", (None, False))
+    measured = target.measured_mm if target else None
+    is_node = label is not None and label.type == NODE
+    known = label is not None and label.type is not None
+    window = WINDOWS.get(place.window or "")
+    extra: dict[str, Any] = {
+        "label": label.text if label else None,
+        "category": category,
+        "alias": target.alias if target else None,
+        "study_order": target.study_order if target else None,
+        "recist_measurement_mm": measured,
+        "region": place.region,
+        "patient": (patient.further if patient else None) or None,
+    }
+    extra = {name: value for name, value in extra.items() if value is not None}
+    return Lesion(
+        lesion_id=lesion_id,
+        volume_id=place.volume_id,
+        series_id=place.series_id,
+        study_id=study_id,
+        patient_id=place.patient_id,
+        source="recist-dataset",
+        source_row=target.row if target else None,
         long_mm=measured if known and not is_node else None,
         short_mm=measured if is_node else None,
-        mask_label=one.label,
         type=label.type if label else None,
         labels=(label.location,) if label and label.location else None,
         split=place.split,
@@ -123,7 +157,7 @@ def _lesion(place: Place, one: Instance, marked: Marked, tables: Tables) -> Lesi
         age=patient.age if patient else None,
         timepoint=timepoint,
         study_date=place.row.study_date if place.row else None,
-        derived=(*FROM_MASK, *(["timepoint"] if counted else [])),
+        derived=("timepoint",) if counted else (),
         extra=json.dumps(extra) if extra else None,
     )
 
@@ -143,21 +177,21 @@ def mask_issues(place: Place, marked: Marked, tables: Tables, file: str) -> Iter
         Name of the mask.
     """
 
-    def issue(kind: str, values: Sequence[int], text: str) -> Issue:
+    def issue(kind: str, values: Sequence[int | str], text: str, lesions: Sequence[str] = ()) -> Issue:
         names = ", ".join(map(str, values))
         ids = tuple(f"{place.volume_id}_{one}" for one in marked.instances if marked.value(one) in values)
-        return Issue(kind, place.volume_id, file, f"{place.volume_id}: {text.format(names)}", ids)
+        return Issue(kind, place.volume_id, file, f"{place.volume_id}: {text.format(names)}", (*ids, *lesions))
 
     found = set(map(marked.value, marked.instances))
     if marked.labels is not None:
-        if unseen := sorted(set(marked.labels) - found):
+        if unseen := sorted(set(marked.labels) - found - set(_unmasked(place, marked, tables))):
             yield issue("label-without-mask", unseen, "labels {} have no voxel in the mask; they are left out")
         if unnamed := sorted(found - set(marked.labels)):
             yield issue("mask-without-label", unnamed, "values {} of the mask have no label; their type is unknown")
     if split := [one.label for one in marked.instances.values() if one.gaps]:
         yield issue("split-instance", split, "lesions {} have slices without a voxel of theirs in between; kept as one")
-    if not marked.categories:
-        if gaps := sorted(set(range(1, max(found, default=0))) - found):
-            yield issue("label-gaps", gaps, "values {} are not in the mask; the others keep theirs")
-        if lost := sorted(set(tables.targets.get(place.series_id, {})) - found):
-            yield issue("target-without-mask", lost, "measured lesions {} have no voxel in the mask; they are left out")
+    if marked.categories is None and (gaps := sorted(set(range(1, max(found, default=0))) - found)):
+        yield issue("label-gaps", gaps, "values {} are not in the mask; the others keep theirs")
+    if lost := _unmasked(place, marked, tables):
+        text = "measured lesions {} have no voxel in the mask; they are kept without position"
+        yield issue("target-without-mask", lost, text, [_unmasked_id(place, key) for key in lost])

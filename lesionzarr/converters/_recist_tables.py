@@ -81,8 +81,8 @@ class Tables:
     """By SeriesInstanceUID."""
     patients: dict[str, PatientRow] = field(default_factory=dict)
     """By id, without leading zeros."""
-    targets: dict[str, dict[int, Target]] = field(default_factory=lambda: defaultdict(dict))
-    """By SeriesInstanceUID and value of the mask."""
+    targets: dict[str, dict[int | str, Target]] = field(default_factory=lambda: defaultdict(dict))
+    """By SeriesInstanceUID and value of the mask, or alias where the row names no value, as of one that is gone."""
     windows: dict[str, str] = field(default_factory=dict)
     """Name of the window by file name."""
     timepoints: dict[str, tuple[int, bool]] = field(default_factory=dict)
@@ -187,7 +187,10 @@ def _read_targets(tables: Tables, path: SourcePath) -> None:
     for number, row in enumerate(read_csv(path, ["uuid", "lesion_label_value", "recist_measurement_mm"])):
         label, measured = (_number(row.get(name)) for name in ("lesion_label_value", "recist_measurement_mm"))
         uid = row["uuid"]
-        if not uid or label is None or label != int(label):
+        alias = row.get("lesion_label_alias") or None
+        # no value, or that of the background: no voxel is the lesion's
+        key = alias if not row.get("lesion_label_value") or label == 0 else label
+        if not uid or key is None or (isinstance(key, float) and key != int(key)):
             text = f"{path.name}: row {number} names no value of a mask; it is left out"
             tables.odd("odd-row", f"row {number}", path.name, text)
             continue
@@ -197,9 +200,10 @@ def _read_targets(tables: Tables, path: SourcePath) -> None:
             tables.odd("odd-cell", f"row {number}", path.name, text)
         if date := row.get("study_date"):
             _date(tables, date, f"row {number}", path.name)
-        target = Target(number, measured, row.get("lesion_label_alias") or None, row.get("study_order") or None)
-        if tables.targets[uid].setdefault(int(label), target) is not target:
-            text = f"{path.name}: row {number} repeats lesion {int(label)} of {uid}; it is left out"
+        target = Target(number, measured, alias, row.get("study_order") or None)
+        name = int(key) if isinstance(key, float) else key
+        if tables.targets[uid].setdefault(name, target) is not target:
+            text = f"{path.name}: row {number} repeats lesion {name} of {uid}; it is left out"
             tables.odd("odd-row", f"row {number}", path.name, text)
 
 

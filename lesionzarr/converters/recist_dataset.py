@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lesionzarr.series import SourceFile
     from lesionzarr.source import SourcePath
 
+NO_MASK = "no mask; of its lesions only the measured targets are known, without position"
 DICOM_FOLDERS = ("images/dicom", "CT")
 """Where ``raw`` and the release on TCIA have their series."""
 
@@ -119,8 +120,9 @@ class RecistDataset:
             images = _from_stacks(own) if own else _from_nifti(each, found)
             self._add_series(each, images, found)
         for uid, own in sorted(stacks.items()):
-            found.issues.append(Issue("no-mask", uid, "", f"{uid}: no mask; it is converted without lesions"))
-            found.volumes += [self._volume(image, None, None, found) for image in _from_stacks(own)]
+            found.issues.append(Issue("no-mask", uid, "", f"{uid}: {NO_MASK}"))
+            images = _from_stacks(own)
+            found.volumes += [self._volume(image, None, None, found, is_first=image is images[0]) for image in images]
         _add_missing(found)
         return Scan(tuple(found.volumes), tuple(found.missing), tuple(found.failed), tuple(found.issues))
 
@@ -191,13 +193,12 @@ class RecistDataset:
                 found.missing.append(Issue("missing-volume", files.stem, "", text))
             return
         if files.masks is None:
-            text = f"{files.stem}: no mask; it is converted without lesions"
-            found.issues.append(Issue("no-mask", files.stem, "", text))
+            found.issues.append(Issue("no-mask", files.stem, "", f"{files.stem}: {NO_MASK}"))
         owner = _owner(files, images, found) if files.masks else None
         marked = self._read_marked(files, owner, found) if owner else None
         for image in images:
             mine = marked if image is owner else None
-            found.volumes.append(self._volume(image, files, mine, found))
+            found.volumes.append(self._volume(image, files, mine, found, is_first=image is (owner or images[0])))
 
     def _read_marked(self, files: Files, image: Image, found: _Found) -> Marked | None:
         if files.masks is None:
@@ -219,11 +220,17 @@ class RecistDataset:
             found.issues.append(Issue("small-objects", files.stem, files.masks.name, f"{text}; they are left out"))
         return Marked(find_instances(instances), labels, categories)
 
-    def _volume(self, image: Image, files: Files | None, marked: Marked | None, found: _Found) -> Volume:
+    def _volume(
+        self, image: Image, files: Files | None, marked: Marked | None, found: _Found, *, is_first: bool
+    ) -> Volume:
+        """Describe a volume; the first of a series has its measured targets, also without a mask."""
         place = _place(image, files, found.tables)
         mask = files.masks if files and marked else None
         if marked and mask:
             found.issues += mask_issues(place, marked, found.tables, mask.name)
+        known = marked
+        if known is None and is_first and not self.instances and found.tables.targets.get(place.series_id):
+            known = Marked(labels=_read_labels(files, found) if files and files.labels else None)
         if place.row and place.row.shape not in {None, image.grid.shape}:
             text = f"{image.volume_id}: series.json says {place.row.shape} voxels, the files have {image.grid.shape}"
             found.issues.append(Issue("size-differs", image.volume_id, "", f"{text}, which are stored"))
@@ -236,7 +243,7 @@ class RecistDataset:
             first_slice=image.numbers[0],
             last_slice=image.numbers[1],
             files=image.files,
-            lesions=tuple(make_lesions(place, marked, found.tables)) if marked else (),
+            lesions=tuple(make_lesions(place, known, found.tables)) if known else (),
             tags=_tags(image, place),
             frames=image.stack.frames if image.stack else None,
             keeps_headers=self.keep_headers and image.stack is not None,

@@ -121,7 +121,8 @@ def fill_baselines(catalog: Catalog, lesions: pd.DataFrame) -> tuple[pd.DataFram
     Returns
     -------
     pandas.DataFrame
-        The rows, and one without lengths at the first study for each lesion of a region that has no mask there. Where
+        The rows, and one without lengths at the first study for each lesion of a region that has no mask there, unless
+        it was measured all the same. Where
         the first study has no series at all, the lengths of the first one that is there are taken away. The id of an
         added row is empty.
     list of Issue
@@ -145,11 +146,85 @@ def fill_baselines(catalog: Catalog, lesions: pd.DataFrame) -> tuple[pd.DataFram
             filled.loc[days[days == day].index, ["long_mm", "short_mm"]] = float("nan")
         for region in sorted(set(own["region"].dropna()) - set(there["region"])):
             late = own[own["region"] == region].drop_duplicates("alias")
-            late = late.assign(study_date=day, long_mm=float("nan"), short_mm=float("nan"))
-            added.append(late.set_axis(pd.Index([""] * len(late), name="lesion_id")))
+            late = late[~late["alias"].isin(own.loc[(own["region"] == region) & (days == day), "alias"])]
+            if late.empty:
+                continue
+            added.append(_unmeasured(late, day))
             text = f"patient {patient}: no mask of the {region} at the first study; its lesions count as not measured"
             issues.append(Issue("no-baseline", str(patient), "", f"{text} there"))
     return pd.concat([filled, *added]) if added else filled, issues
+
+
+def fill_studies(catalog: Catalog, lesions: pd.DataFrame) -> tuple[pd.DataFrame, list[Issue]]:
+    """Add the studies at which no target of a patient was measured, so that they are evaluated too.
+
+    Parameters
+    ----------
+    catalog
+        The store.
+    lesions
+        Its targets, named by `lesionzarr.features.tracks.name_lesions`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows, and one without lengths for each target at each CT after the patient's first that has none of them.
+        The id of an added row is empty.
+    list of Issue
+        One for each such study.
+    """
+    issues: list[Issue] = []
+    added: list[pd.DataFrame] = []
+    days = _days_of_ct(catalog)
+    for patient, own in lesions.groupby("patient_id"):
+        known = set(own["study_date"].str.replace("-", "").dropna())
+        for day in sorted(set(days[catalog.volumes["patient_id"] == patient].dropna()) - known):
+            if known and day > min(known):
+                added.append(_unmeasured(own.drop_duplicates(["region", "alias"]), day))
+                text = f"patient {patient}: no target was measured at the study of {day[:4]}-{day[4:6]}-{day[6:]}"
+                issues.append(Issue("unmeasured-study", str(patient), "", text))
+    return pd.concat([lesions, *added]) if added else lesions, issues
+
+
+def add_looks(catalog: Catalog, lesions: pd.DataFrame) -> pd.DataFrame:
+    """Add a row without alias for each CT with a mask, and for each study, which tracks are then compared with.
+
+    Parameters
+    ----------
+    catalog
+        The store.
+    lesions
+        Its targets, named by `lesionzarr.features.tracks.name_lesions`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows, and those of patients who have targets with ``patient_id``, ``study_date`` and ``region`` alone; where
+        there is no mask without a region too.
+    """
+    days = _days_of_ct(catalog).dropna()
+    volumes = catalog.volumes.loc[days.index]
+    regions = [json.loads(tags).get("Region") for tags in volumes["tags"]]
+    looks = pd.DataFrame(
+        {
+            "patient_id": volumes["patient_id"],
+            "study_date": days,
+            "region": pd.Series(regions, days.index, dtype="string").mask(volumes["mask"].isna()),
+        }
+    )
+    looks = looks[looks["patient_id"].isin(lesions["patient_id"])].drop_duplicates()
+    return pd.concat([lesions, looks.set_axis(pd.Index([""] * len(looks), name="lesion_id"))])
+
+
+def _days_of_ct(catalog: Catalog) -> pd.Series[str]:
+    volumes = catalog.volumes
+    return volumes["study_date"].astype("string").str.replace("-", "").where(volumes["modality"] == "CT")
+
+
+def _unmeasured(lesions: pd.DataFrame, day: str) -> pd.DataFrame:
+    """Give rows of lesions at another study, without lengths and ids."""
+    rows = lesions.assign(study_date=day, long_mm=float("nan"), short_mm=float("nan"))
+    return rows.set_axis(pd.Index([""] * len(rows), name="lesion_id"))
 
 
 def _extras(cell: Any) -> dict[str, Any]:

@@ -7,13 +7,14 @@ Journal of Cancer 45, 2009, sections 4.3 and 4.4 and table 1, as the RECIST work
 - the sum is that of the target lesions, which are those of the first study: of lymph nodes the short axis, of all else
   the long one;
 - PD, progressive disease: the sum is at least 20 % and at least 5 mm above the nadir, the smallest sum of the studies
-  before, the first included; or a new lesion; or unequivocal progression of lesions that are no targets. A new lymph
-  node counts from 10 mm on;
+  before, the first included; or a new lesion; or unequivocal progression of lesions that are no targets. New is what is
+  there at no study before, a lymph node from 10 mm on; being listed, as 0 mm or without a length, is not being there;
 - CR, complete response: all targets have vanished, and lymph nodes are under 10 mm;
 - PR, partial response: the sum is at least 30 % under that of the first study; it lasts until PD or CR;
 - SD, stable disease: none of these;
 - NE: a target was not measured, unless the others alone make it PD; a lesion that has vanished is measured, as 0 mm;
-- after CR, any lesion that comes back is PD; a lymph node has come back when it has 10 mm;
+- after CR, a lesion that comes back is PD, a target that is a lymph node from 10 mm on; a node that is no target takes
+  CR back when it has 10 mm, and is PD only where that is unequivocal;
 - no response is given after PD.
 
 What the standard leaves to people is left to them: responses are not confirmed by a later study, and nobody checks that
@@ -23,7 +24,7 @@ targets are measurable or how many there are.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
@@ -40,6 +41,7 @@ from lesionzarr.features.timepoints import (
     TARGET,
     clean_timepoints,
 )
+from lesionzarr.features.tracks import note_rows
 
 if TYPE_CHECKING:
     from lesionzarr.report import Issue
@@ -90,7 +92,8 @@ class Visit:
     """Aliases that are lymph nodes."""
     non_targets: dict[str, str | None]
     """State of each lesion that is no target, None where it was not looked at."""
-    new: frozenset[str] = field(default_factory=frozenset)
+    there: frozenset[str]
+    """Aliases of all lesions, of any kind, that were seen; lymph nodes from 10 mm on."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Course:
     nadir_mm: float
     nadir_date: pd.Timestamp
     known: frozenset[str]
-    """Aliases seen so far."""
+    """Aliases of lesions that are no longer new."""
     responded: bool = False
     complete: bool = False
     progressed: bool = False
@@ -121,7 +124,7 @@ def evaluate(timepoints: pd.DataFrame, *, mode: str = RECIST) -> tuple[pd.DataFr
           not measured, which a missing row means too;
         - ``node``, optional: True for lymph nodes;
         - ``category``, optional: ``"target"`` (where there is no such column), ``"non-target"`` or ``"new"``. A target
-          that the baseline does not have is a new lesion;
+          or lesion that is no target and that no study before has is a new lesion;
         - ``status``, optional, of lesions that are no targets: ``"absent"``, ``"present"``, ``"progression"`` or null.
           Without it the diameter tells the first two.
 
@@ -138,8 +141,9 @@ def evaluate(timepoints: pd.DataFrame, *, mode: str = RECIST) -> tuple[pd.DataFr
         Non-CR/Non-PD, PD or NE, null where there are no such lesions. ``response`` is that of the study; null at
         the baseline and after PD.
     list of Issue
-        Cells that mean nothing and count as empty, targets without a diameter (``no-diameter``), and rows that were
-        left out, see `lesionzarr.features.timepoints.clean_timepoints`. A patient with such a row keeps the sums of the
+        Cells that mean nothing and count as empty, targets without a diameter (``no-diameter``), targets of 0 mm at the
+        baseline, which are none (``no-target``), and rows that were left out, see
+        `lesionzarr.features.timepoints.clean_timepoints`. A patient with such a row keeps the sums of the
         others, but all responses are NE, or null by the rules of pyrecist: the row may have been the baseline.
 
     Raises
@@ -159,20 +163,30 @@ def evaluate(timepoints: pd.DataFrame, *, mode: str = RECIST) -> tuple[pd.DataFr
     is_open = table["patient_id"].isin(checked.incomplete) & (table["visit"] > 0)
     for name in ("target_response", "non_target_response", "response"):
         table.loc[is_open & ((name == "response") | table[name].notna()), name] = NE if mode == RECIST else pd.NA
-    return table, checked.issues
+    issues = checked.issues
+    if mode == RECIST:
+        rows_of_none = checked.rows[_is_no_target(checked.rows)]
+        note_rows(issues, "no-target", rows_of_none, lambda _: "a target of 0 mm at the baseline; it counts as none")
+    return table, issues
+
+
+def _is_no_target(lesions: pd.DataFrame) -> pd.Series[bool]:
+    """Tell rows of targets that the first study does not have."""
+    first = lesions.groupby("patient_id")["study_date"].transform("min")
+    return (lesions["study_date"] == first) & (lesions["category"] == TARGET) & (lesions["diameter_mm"] == 0)
 
 
 def _evaluate_patient(lesions: pd.DataFrame) -> list[dict[str, Any]]:
     patient = lesions["patient_id"].iloc[0]
     visits = [_visit(date, rows) for date, rows in lesions.groupby("study_date", sort=True)]
-    baseline = visits[0]
+    baseline = _baseline(visits[0])
     total = sum(baseline.targets.values())
     seen = frozenset([*baseline.targets, *baseline.non_targets])
     course = Course(baseline, total, total, baseline.date, seen)
     rows = [_row(patient, 0, baseline, course, total)]
     for number, visit in enumerate(visits[1:], start=1):
         total = _sum(visit, course)
-        new = _new_lesions(visit, course)
+        new = visit.there - course.known
         target = _target_response(visit, course)
         non_target = _non_target_response(visit, course)
         overall = None if course.progressed else _overall(target, non_target, new=bool(new))
@@ -187,13 +201,24 @@ def _visit(date: Any, rows: pd.DataFrame) -> Visit:
     nodes = frozenset(rows["alias"][rows["node"].astype(bool)])
     by_category = {name: list(rows["alias"][rows["category"] == name]) for name in CATEGORIES}
     given = dict(zip(rows["alias"], rows["status"], strict=True))
-    return Visit(
-        pd.Timestamp(date),
-        {alias: float(diameters[alias]) for alias in by_category[TARGET]},
-        nodes,
-        {alias: _state(given[alias], diameters[alias], is_node=alias in nodes) for alias in by_category[NON_TARGET]},
-        frozenset(alias for alias in by_category[NEW] if not _is_gone(diameters[alias], is_node=alias in nodes)),
-    )
+    targets = {alias: float(diameters[alias]) for alias in by_category[TARGET]}
+    states = {
+        alias: _state(given[alias], diameters[alias], is_node=alias in nodes) for alias in by_category[NON_TARGET]
+    }
+    told = [
+        *(alias for alias, diameter in targets.items() if not math.isnan(diameter)),
+        *(alias for alias, state in states.items() if state in (PRESENT, PROGRESSION)),
+        *by_category[NEW],
+    ]
+    there = frozenset(alias for alias in told if not _is_gone(diameters[alias], is_node=alias in nodes))
+    return Visit(pd.Timestamp(date), targets, nodes, states, there)
+
+
+def _baseline(visit: Visit) -> Visit:
+    """Leave out what is not there, and would be new later; what was not measured may be there."""
+    targets = {alias: diameter for alias, diameter in visit.targets.items() if diameter != 0}
+    states = {alias: state for alias, state in visit.non_targets.items() if state != ABSENT}
+    return replace(visit, targets=targets, non_targets=states)
 
 
 def _state(given: Any, diameter_mm: float, *, is_node: bool) -> str | None:
@@ -211,15 +236,6 @@ def _is_gone(diameter_mm: float, *, is_node: bool) -> bool:
 def _sum(visit: Visit, course: Course) -> float:
     """Add the targets of the baseline up; NaN where one was not measured."""
     return sum(visit.targets.get(alias, math.nan) for alias in course.baseline.targets)
-
-
-def _new_lesions(visit: Visit, course: Course) -> frozenset[str]:
-    unforeseen = {
-        alias
-        for alias, diameter in visit.targets.items()
-        if not (math.isnan(diameter) or _is_gone(diameter, is_node=alias in visit.nodes))
-    }
-    return frozenset(visit.new | unforeseen) - course.known
 
 
 def _target_response(visit: Visit, course: Course) -> str | None:
@@ -280,7 +296,7 @@ def _follow(course: Course, visit: Visit, total: float, target: str | None, over
         course.baseline_mm,
         total if lower else course.nadir_mm,
         visit.date if lower else course.nadir_date,
-        course.known | visit.new | frozenset(visit.targets) | frozenset(visit.non_targets),
+        course.known | visit.there,
         course.responded or target in (PR, CR),
         course.complete or overall == CR,
         course.progressed or overall == PD,

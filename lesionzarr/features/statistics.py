@@ -13,7 +13,7 @@ import pandas as pd
 
 from lesionzarr.errors import GeometryError
 from lesionzarr.features.measure import Measurement, measure_mask
-from lesionzarr.features.tracks import NODE, check_columns
+from lesionzarr.features.tracks import NODES, check_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -154,7 +154,7 @@ def typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def diameters(features: pd.DataFrame) -> pd.Series[float]:
     """Give what RECIST 1.1 measures of each lesion, in mm: of nodes (``n,...``) the minor axis, else the major one."""
-    is_node = _types(features) == NODE
+    is_node = _types(features).isin(NODES)
     return features["major_axis_mm"].mask(is_node, features["minor_axis_mm"]).rename("diameter_mm")
 
 
@@ -247,7 +247,7 @@ def _boxes(labels: NDArray[Any]) -> list[tuple[int, list[int], list[int]]]:
 
 
 def _types(features: pd.DataFrame) -> pd.Series[str]:
-    return features["label_description"].astype("string").str.partition(",")[0].str.strip()
+    return features["label_description"].astype("string").str.partition(",")[0].str.strip().str.lower()
 
 
 def _count_series(series: pd.DataFrame) -> dict[str, Any]:
@@ -282,7 +282,7 @@ def _count_objects(objects: pd.DataFrame) -> dict[str, int]:
 
 def _count_targets(targets: pd.DataFrame) -> dict[str, int]:
     check_columns(targets, ("lesion_label_type",))
-    nodes = int((targets["lesion_label_type"] == NODE).sum())
+    nodes = int(targets["lesion_label_type"].astype("string").str.strip().str.lower().isin(NODES).sum())
     return {
         "recist_targets": len(targets),
         "recist_targets_adenopathy": nodes,

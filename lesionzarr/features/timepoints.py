@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lesionzarr.errors import SettingError
-from lesionzarr.features.tracks import DATE_REMEDY, NODE, check_columns, note_rows, parse_dates, tell_fault
+from lesionzarr.features.tracks import DATE_REMEDY, NODES, check_columns, note_rows, parse_dates, tell_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ def to_timepoints(lesions: pd.DataFrame) -> pd.DataFrame:
         table = table.assign(diameter_mm=table["long_mm"].mask(table["node"], table["short_mm"]))
     _check(table, lesions)
     if "node" not in table and "lesion_label_type" in table:
-        table = table.assign(node=table["lesion_label_type"] == NODE)
+        table = table.assign(node=_text(table["lesion_label_type"]).str.lower().isin(NODES).astype(bool))
     if "region" in table:
         region = (table["region"].astype("string") + "/").fillna("")
         table = table.assign(alias=region + table["alias"].astype("string"))

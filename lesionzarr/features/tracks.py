@@ -1,8 +1,8 @@
 """Lesions followed over the studies of a patient.
 
-Two rows are the same lesion where patient, alias and location are the same. An alias alone is not enough:
-recist-dataset has a patient with an A in the abdomen and another A in the thorax on one day. Nothing else is guessed: a
-row without an alias, and rows that share all three at one study, belong to no track.
+Two rows are the same lesion where patient, region and alias are the same, as for `lesionzarr.features.response`. An
+alias alone is not enough: recist-dataset has a patient with an A in the abdomen and another A in the thorax on one day.
+Nothing else is guessed: a row without an alias, and rows that share all three at one study, belong to no track.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lesionzarr.report import Issue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-KEY = ("patient_id", "alias", "location")
+KEY = ("patient_id", "region", "alias")
 """What makes a track."""
 
 NODE = "n"
@@ -35,8 +35,9 @@ def link_lesions(lesions: pd.DataFrame) -> tuple[pd.DataFrame, list[Issue]]:
     ----------
     lesions
         One row per lesion and study: ``patient_id``, ``alias``, and ``study_date`` or ``timepoint`` to order by (the
-        date where both are there); ``location`` where it is known; further columns are kept. Series of one day are one
-        visit.
+        date where both are there); ``region``, ``location``, ``long_mm`` and ``short_mm`` where they are known; further
+        columns are kept. Series of one day are one visit. A row without an alias tells that there was a study, and
+        which region it shows.
 
     Returns
     -------
@@ -44,11 +45,11 @@ def link_lesions(lesions: pd.DataFrame) -> tuple[pd.DataFrame, list[Issue]]:
         The rows as given, with
 
         - ``visit``: 0 for the patient's first study, 1 for the second, and so on; null without a date;
-        - ``track_id``: patient, alias and location, joined by ``/``; null where a row cannot be placed;
-        - ``status``: ``"baseline"`` at the first visit, ``"new"`` where the track begins later, ``"follow-up"`` else;
-          null without a track.
+        - ``track_id``: patient, region and alias, joined by ``/``; null where a row cannot be placed;
+        - ``status``: ``"vanished"`` where a length is 0, else ``"baseline"`` at the first visit, ``"new"`` where the
+          track begins later, ``"follow-up"`` after that; null without a track.
     list of Issue
-        Rows without a date or timepoint, and such that cannot be told apart.
+        Rows without a date or timepoint, such that cannot be told apart, and tracks whose location changes.
 
     Raises
     ------
@@ -61,7 +62,7 @@ def link_lesions(lesions: pd.DataFrame) -> tuple[pd.DataFrame, list[Issue]]:
     linked["visit"] = order.groupby(lesions["patient_id"]).rank(method="dense").astype("Int64") - 1
     named = [lesions[name].astype("string") if name in lesions else pd.NA for name in KEY]
     keys = pd.DataFrame(dict(zip(KEY, named, strict=True)), index=lesions.index).astype("string")
-    track = keys["patient_id"] + "/" + keys["alias"] + ("/" + keys["location"]).fillna("")
+    track = keys["patient_id"] + "/" + (keys["region"] + "/").fillna("") + keys["alias"]
     track = track.mask(linked["visit"].isna())
     again = linked.assign(track=track).duplicated(["track", "visit"], keep=False)
     note_rows(
@@ -71,12 +72,35 @@ def link_lesions(lesions: pd.DataFrame) -> tuple[pd.DataFrame, list[Issue]]:
         lambda row: f"another row of one study is {row['track']} too; both belong to no track",
     )
     linked["track_id"] = track.mask(again)
-    first = linked.groupby("track_id")["visit"].transform("min")
+    _note_moves(linked, issues)
+    gone = _is_gone(linked)
+    first = linked["visit"].mask(gone).groupby(linked["track_id"]).transform("min")
     status = pd.Series("follow-up", index=linked.index, dtype="string")
     is_first = (linked["visit"] == first).fillna(value=False)
     status = status.mask(is_first, "new").mask((linked["visit"] == 0).fillna(value=False), "baseline")
-    linked["status"] = status.mask(linked["track_id"].isna())
+    linked["status"] = status.mask(gone, "vanished").mask(linked["track_id"].isna())
     return linked, issues
+
+
+def _is_gone(lesions: pd.DataFrame) -> pd.Series[bool]:
+    lengths = [lesions[name] == 0 for name in ("long_mm", "short_mm") if name in lesions]
+    gone = pd.concat(lengths, axis=1).any(axis=1) if lengths else pd.Series(data=False, index=lesions.index)
+    return gone.astype(bool)
+
+
+def _note_moves(linked: pd.DataFrame, issues: list[Issue]) -> None:
+    if "location" not in linked:
+        return
+    location = linked["location"].astype("string")
+    ordered = linked.assign(location=location).sort_values("visit", kind="stable")
+    first = ordered.groupby("track_id")["location"].first()
+    before = linked["track_id"].map(first).astype("string")
+    note_rows(
+        issues,
+        "moved-lesion",
+        linked.assign(before=before)[(location != before).fillna(value=False).astype(bool)],
+        lambda row: f"{row['track_id']} is in {row['location']!r}, and was in {row['before']!r}; it stays one track",
+    )
 
 
 def summarise_tracks(linked: pd.DataFrame) -> pd.DataFrame:
@@ -90,20 +114,25 @@ def summarise_tracks(linked: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Indexed by ``track_id``: ``patient_id``, ``alias``, ``location``, ``first_visit`` and ``last_visit`` that have
-        the lesion, the number of ``visits`` that do, ``is_new`` (not there at the patient's first visit),
-        ``is_vanished`` (not there at the last), and for both lengths the first and last one and their difference:
-        ``first_long_mm``, ``last_long_mm``, ``change_long_mm``, and so on with ``short``.
+        Indexed by ``track_id``: ``patient_id``, ``region``, ``alias``, ``location``, ``first_visit`` and ``last_visit``
+        that have the lesion, the number of ``visits`` that do, ``is_new`` (not there at the patient's first visit),
+        ``is_vanished`` (not there at the last that shows its region), and for both lengths the first and last one and
+        their difference: ``first_long_mm``, ``last_long_mm``, ``change_long_mm``, and so on with ``short``. A lesion
+        that is measured as 0 mm is not there; one that no visit has is left out.
     """
-    placed = linked[linked["track_id"].notna()].sort_values("visit", kind="stable")
+    told = linked[linked["track_id"].notna()].sort_values("visit", kind="stable")
+    placed = told[~_is_gone(told)]
     groups = placed.groupby("track_id", sort=True)
-    names = [name for name in KEY if name in placed]
+    names = [name for name in (*KEY, "location") if name in placed]
     tracks = groups[names].first()
     tracks["first_visit"], tracks["last_visit"] = groups["visit"].min(), groups["visit"].max()
     tracks["visits"] = groups.size()
     tracks["is_new"] = tracks["first_visit"] > 0
-    tracks["is_vanished"] = tracks["last_visit"] < tracks["patient_id"].map(linked.groupby("patient_id")["visit"].max())
-    ends = [placed.drop_duplicates("track_id", keep=keep).set_index("track_id") for keep in ("first", "last")]
+    shown = [name for name in KEY[:2] if name in linked]
+    last = linked.groupby(shown, dropna=False)["visit"].transform("max").groupby(linked["track_id"]).first()
+    tracks["is_vanished"] = tracks["last_visit"] < last.reindex(tracks.index)
+    measured = told[told["track_id"].isin(tracks.index)]
+    ends = [measured.drop_duplicates("track_id", keep=keep).set_index("track_id") for keep in ("first", "last")]
     for name in ("long", "short"):
         tracks[f"first_{name}_mm"], tracks[f"last_{name}_mm"] = (end[f"{name}_mm"] for end in ends)
         tracks[f"change_{name}_mm"] = tracks[f"last_{name}_mm"] - tracks[f"first_{name}_mm"]
@@ -122,16 +151,34 @@ def name_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         The rows with ``alias`` and ``region`` from the column ``extra``, ``location``, the first of the ``labels``, and
-        ``node``: whether the source calls the lesion a lymph node (`NODES`).
+        ``node``: whether the source calls the lesion a lymph node (`NODES`). Of a target without a type, such as one
+        that is gone and has no label any more, other studies tell it, where they agree; then ``long_mm`` or
+        ``short_mm`` is the measured length.
     """
     extras = [json.loads(text) if isinstance(text, str) else {} for text in lesions["extra"]]
     locations = [labels[0] if labels is not None and len(labels) else None for labels in lesions["labels"]]
-    return lesions.assign(
+    named = lesions.assign(
         alias=pd.array([extra.get("alias") for extra in extras], dtype="string"),
         region=pd.array([extra.get("region") for extra in extras], dtype="string"),
         location=pd.array(locations, dtype="string"),
         node=lesions["type"].isin(NODES).astype(bool),
     )
+    measured = pd.Series([extra.get("recist_measurement_mm") for extra in extras], lesions.index, dtype="float64")
+    return _fill_types(named, measured)
+
+
+def _fill_types(named: pd.DataFrame, measured_mm: pd.Series[float]) -> pd.DataFrame:
+    """Take the type of a target from its other studies, and its measured length with it."""
+    groups = (
+        named["node"].astype("Float64").mask(named["type"].isna()).groupby([named[name] for name in KEY], dropna=False)
+    )
+    least, most = groups.transform("min"), groups.transform("max")
+    is_found = named["type"].isna() & named["alias"].notna() & (least == most).fillna(value=False).astype(bool)
+    node = named["node"].mask(is_found, most == 1).astype(bool)
+    # 0 mm is the length of both axes
+    for name, counts in (("long_mm", ~node & is_found), ("short_mm", node & is_found)):
+        named[name] = named[name].mask(named[name].isna() & (counts | (measured_mm == 0)), measured_mm)
+    return named.assign(node=node)
 
 
 def _order(lesions: pd.DataFrame, issues: list[Issue]) -> pd.Series[Any]:

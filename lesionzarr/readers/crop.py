@@ -87,7 +87,8 @@ class CropReader(Reader):
         """
         box = lesion.box
         if box is None:
-            raise GeometryError(f"lesion {lesion.lesion_id}: its key slice is not in the store, so it has no position")
+            text = "its key slice is not in the store, or its source gives none, so it has no position"
+            raise GeometryError(f"lesion {lesion.lesion_id}: {text}")
         size = self._size(lesion)
         starts = [crop_start(centre, count) for centre, count in zip(box.centre, size, strict=True)]
         sampled: list[tuple[float, ...] | None] = [None] * 3

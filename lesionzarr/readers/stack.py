@@ -75,7 +75,8 @@ class StackReader(Reader):
         """Say which voxels make the stack of a lesion; GeometryError for a lesion without a key slice."""
         box = lesion.box
         if box is None:
-            raise GeometryError(f"lesion {lesion.lesion_id}: its key slice is not in the store, so it has no stack")
+            text = "its key slice is not in the store, or its source gives none, so it has no stack"
+            raise GeometryError(f"lesion {lesion.lesion_id}: {text}")
         # a box without a key slice, such as a 3D box that no mark belongs to, has its middle slice for one
         key_z = round(box.centre[0]) if lesion.key_z is None else lesion.key_z
         grid = self.catalog.grid(lesion.volume_id)

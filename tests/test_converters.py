@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lesionzarr
-from lesionzarr.converters._base import converter_names, load_converter, make_converter
+from lesionzarr.converters._base import converter_names, load_converter, make_converter, parse_day
 from lesionzarr.store.layout import KINDS, REPORT
 
 DTYPES = {modality: kind.dtype for modality, kind in KINDS.items()}
@@ -55,3 +55,15 @@ def test_an_example_is_the_same_for_the_same_seed(example, tmp_path):
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
     assert all((folder / path).read_bytes() == (other / path).read_bytes() for path in files)
+
+
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ("20210103", "2021-01-03"),
+        (20210103, "2021-01-03"),
+        *((text, None) for text in ("202113", "2021113", "20210230", "2021 1 3", "2021-01-03", "", None)),
+    ],
+)
+def test_a_day_has_eight_digits(text, day):
+    assert parse_day(text) == day

@@ -782,3 +782,17 @@ def test_a_long_caption_stays_below_its_own_picture():
     ink = (sheet[72:, 8:72] > 100).any()
     assert ink
     assert (beside[72:] == sheet[-1, -1]).all()
+
+
+def test_a_study_date_that_lacks_digits_is_none(tmp_path):
+    source = lung_pet_ct_dx(tmp_path / "source", **SMALL)
+    head = b"\x08\x00\x20\x00DA\x08\x00"
+    for path in source.rglob("*.dcm"):
+        data = path.read_bytes()
+        at = data.index(head) + len(head)
+        path.write_bytes(data[:at] + b"202113  " + data[at + 8 :])
+    store = tmp_path / "store"
+    convert(source, store)
+    lesions = lesionzarr.open(store).lesions
+    assert len(lesions)
+    assert lesions["study_date"].isna().all()

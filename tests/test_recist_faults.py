@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -108,11 +109,11 @@ def test_every_quirk_there_is_converts_in_one_release(run, tmp_path):
     assert kinds >= {
         *("oblique", "bad-image", "label-gaps", "label-without-mask", "mask-without-label", "odd-label"),
         *("split-instance", "mask-shape", "mask-affine", "unknown-window", "failed-volume", "bad-mask", "no-mask"),
-        *("bad-labels", "no-labels", "bad-table"),
+        *("bad-labels", "no-labels", "bad-table", "unusual-storage", "contradiction", "series-twice"),
     }
     series = len(list(source.rglob("images/*.nii*")))
-    # three images cannot be read: cut off, a text, and one of four dimensions
-    assert len(told["converted"]) == series - 3
+    # three images cannot be read: cut off, a text, and one of four dimensions; one is there twice
+    assert len(told["converted"]) == series - 4
 
 
 def remove_column(path, name):
@@ -130,6 +131,13 @@ def rewrite(path, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
+
+
+def shorten_date(path):
+    """Make 202113 of a date, which strptime takes for the third of January."""
+    text, count = re.subn(r"\b20[12]\d{5}\b", "202113", path.read_text(), count=1)
+    assert count == 1
+    path.write_text(text)
 
 
 def series_file(source, kind):
@@ -168,6 +176,18 @@ BREAK = {
     "a date of series.json": (
         lambda source: rewrite(source / "metadata/series.json", '"study_date": "2', '"study_date": "x'),
         ("issues", "odd-date", "series.json"),
+    ),
+    "a date of series.json that lacks digits": (
+        lambda source: shorten_date(source / "metadata/series.json"),
+        ("issues", "odd-date", "series.json"),
+    ),
+    "a date of the targets that lacks digits": (
+        lambda source: shorten_date(source / "recist_measurements.csv"),
+        ("issues", "odd-date", "recist_measurements.csv"),
+    ),
+    "a label that is there twice": (
+        lambda source: rewrite(series_file(source, "labels"), "{", '{"01": "t,lung",'),
+        ("issues", "odd-label", ".json"),
     ),
     "a date of patients.csv": (
         lambda source: rewrite(source / "metadata/patients.csv", ",20", ",99-"),

@@ -68,17 +68,20 @@ def parse_labels(data: bytes, name: str) -> tuple[dict[int, Label], list[str]]:
         No JSON object.
     """
     try:
-        found = json.loads(data)
+        # a tuple of pairs for each object: a dict would hide that a key is repeated
+        found = json.loads(data, object_pairs_hook=tuple)
     except ValueError as error:
         raise SourceError(f"{name}: no JSON ({error}); fetch the file again", name) from error
-    if not isinstance(found, dict):
+    if not isinstance(found, tuple):
         raise SourceError(f'{name}: no JSON object such as {{"1": "m,liver"}}; fetch the file again', name)
     labels: dict[int, Label] = {}
     odd: list[str] = []
-    for key, text in found.items():
+    for key, text in found:
         if not key.isascii() or not key.isdigit() or not int(key) or not isinstance(text, str):
             odd.append(f"entry {key!r}: {text!r} is no value of a mask and its label; it is left out")
             continue
+        if before := labels.get(int(key)):
+            odd.append(f"label {int(key)} is there twice, as {before.text!r} and {text!r}; the last counts")
         labels[int(key)] = label = parse_label(text)
         if label.type is None:
             odd.append(f"label {key} is {text!r}, whose type is none of {', '.join(TYPES)}; its type is unknown")

@@ -6,7 +6,9 @@ them; the first field is ``source``. It is pickled into worker processes, so it 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from lesionzarr.source import SourcePath
 
 GROUP = "lesionzarr.converters"
+DAY = re.compile("[0-9]{8}")
+"""strptime alone would take 202113 for the third of January."""
 
 
 @dataclass(frozen=True)
@@ -177,3 +181,13 @@ def _setting(
     if many:
         return tuple(map(place, [value] if isinstance(value, (str, Path)) else value or ()))
     return None if value is None else place(value)
+
+
+def parse_day(text: object) -> str | None:
+    """Give a day as DICOM writes it (YYYYMMDD; PS3.5, section 6.2, DA) by ISO 8601; None for what is no day."""
+    if not DAY.fullmatch(str(text)):
+        return None
+    try:
+        return datetime.strptime(str(text), "%Y%m%d").date().isoformat()  # noqa: DTZ007 - a day has no zone
+    except ValueError:
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,12 @@ class Files:
         return found["uid"] if found else self.stem
 
     @property
+    def suffix(self) -> str:
+        """What dcm2niix added to the name."""
+        found = NAME.fullmatch(self.stem)
+        return found["suffix"] if found else ""
+
+    @property
     def patient_id(self) -> str | None:
         """Patient in the name, without leading zeros."""
         found = NAME.fullmatch(self.stem)
@@ -67,11 +74,11 @@ def find_files(roots: Iterable[SourcePath]) -> tuple[list[Files], list[Issue], l
     Returns
     -------
     list of Files
-        By name.
+        By name; one of each series that has an image.
     list of Issue
         Roots that cannot be used.
     list of Issue
-        Files that lie outside of the layout, or are there twice.
+        Files that lie outside of the layout or are there twice, and folders of another name than usual.
     """
     found: dict[str, Files] = {}
     failed: list[Issue] = []
@@ -82,18 +89,23 @@ def find_files(roots: Iterable[SourcePath]) -> tuple[list[Files], list[Issue], l
                 _add(found, file, parts, odd)
         except SourceError as error:
             failed.append(Issue("bad-root", root.name, root.name, str(error)))
-    return [found[stem] for stem in sorted(found)], failed, odd
+    return _one_each(found.values(), odd), failed, odd
 
 
 def _iter_layout(root: SourcePath, odd: list[Issue]) -> Iterator[tuple[SourceFile, dict[str, str | None]]]:
+    unusual: set[str] = set()
     for file in iter_files(root, DEPTH):
         parts = FILE.fullmatch(file.name)
         fits = parts is not None and (parts["ending"] in NIFTI) == (parts["kind"] != "labels")
         if parts is not None and fits and not escapes(file.name):
+            unusual |= {parts["subset"]} - set(SPLITS.values())
             yield file, parts.groupdict()
         elif file.name.endswith(NIFTI):
             text = f"{file.name}: not in <train or test>/<images or masks>; it is left out"
             odd.append(Issue("outside-layout", root.name, file.name, text))
+    for name in sorted(unusual):
+        text = f"{root.name}: its folders {name} are the subset {SPLITS[name]}"
+        odd.append(Issue("folder-name", root.name, name, text))
 
 
 def _add(found: dict[str, Files], file: SourceFile, parts: dict[str, str | None], odd: list[Issue]) -> None:
@@ -106,3 +118,23 @@ def _add(found: dict[str, Files], file: SourceFile, parts: dict[str, str | None]
     else:
         changes: dict[str, Any] = {kind: file}
         found[stem] = replace(known, **changes)
+
+
+def _one_each(found: Iterable[Files], odd: list[Issue]) -> list[Files]:
+    """Keep one image of each series: that with a mask, then with labels, then with the plainest name."""
+    by_series: dict[str, list[Files]] = defaultdict(list)
+    for each in found:
+        by_series[each.series_uid].append(each)
+    kept: list[Files] = []
+    for same in by_series.values():
+        kind = "images" if any(each.images for each in same) else "masks"
+        rivals = sorted((each for each in same if getattr(each, kind)), key=_rank)
+        for other in rivals[1:]:
+            text = f"{other.stem}: of the same series as {rivals[0].stem}; that is converted, and this is left out"
+            odd.append(Issue("series-twice", other.stem, getattr(other, kind).name, text))
+        kept += [each for each in same if each not in rivals[1:]]
+    return sorted(kept, key=lambda each: each.stem)
+
+
+def _rank(files: Files) -> tuple[bool, bool, int, bool, str]:
+    return files.masks is None, files.labels is None, len(files.suffix), files.patient_id is None, files.stem

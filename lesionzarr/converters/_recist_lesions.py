@@ -12,7 +12,7 @@ from lesionzarr.lesion import Lesion
 from lesionzarr.report import Issue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lesionzarr.annotations.recist_labels import Label
     from lesionzarr.converters._recist_tables import SeriesRow, Tables, Target
@@ -162,6 +162,18 @@ def _lesion(
     )
 
 
+def in_words(values: Iterable[int | str]) -> str:
+    """Write ascending numbers as ``"1, 4-9"``, and names as they are."""
+    runs: list[list[int | str]] = []
+    for value in values:
+        last = runs[-1][-1] if runs else None
+        if isinstance(value, int) and isinstance(last, int) and value == last + 1:
+            runs[-1][1:] = [value]
+        else:
+            runs.append([value])
+    return ", ".join("-".join(map(str, run)) for run in runs)
+
+
 def mask_issues(place: Place, marked: Marked, tables: Tables, file: str) -> Iterator[Issue]:
     """Say where a mask, its labels and the table of targets do not agree, and which lesions are not of one piece.
 
@@ -178,7 +190,7 @@ def mask_issues(place: Place, marked: Marked, tables: Tables, file: str) -> Iter
     """
 
     def issue(kind: str, values: Sequence[int | str], text: str, lesions: Sequence[str] = ()) -> Issue:
-        names = ", ".join(map(str, values))
+        names = in_words(values)
         ids = tuple(f"{place.volume_id}_{one}" for one in marked.instances if marked.value(one) in values)
         return Issue(kind, place.volume_id, file, f"{place.volume_id}: {text.format(names)}", (*ids, *lesions))
 

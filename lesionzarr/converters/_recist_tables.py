@@ -6,10 +6,11 @@ import json
 import math
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from lesionzarr.converters._base import parse_day
+from lesionzarr.converters._recist_files import SPLITS
 from lesionzarr.errors import SourceError
 from lesionzarr.formats.table import read_csv
 from lesionzarr.report import Issue
@@ -38,7 +39,7 @@ SEXES = {"f": "F", "m": "M"}
 
 @dataclass(frozen=True)
 class SeriesRow:
-    """One object of series.json."""
+    """One object of series.json; what it leaves open is as recist_measurements.csv says."""
 
     study_id: str | None
     study_date: str | None
@@ -48,6 +49,10 @@ class SeriesRow:
     thickness_mm: float | None
     shape: tuple[int, int, int] | None
     """Slices, rows and columns; None where one is not told."""
+    spacing_mm: tuple[float | None, float | None, float | None]
+    """Of (z, y, x)."""
+    is_listed: bool = True
+    """It is in series.json."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ class PatientRow:
 
     sex: str | None
     age: float | None
+    subset: str | None
+    first_date: str | None
+    """Of the first study, ISO 8601."""
     further: dict[str, str]
     """Diagnosis, histology and so on, where the cell is not empty."""
 
@@ -73,6 +81,20 @@ class Target:
     study_order: str | None
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What one row of recist_measurements.csv says of the series that its lesion lies in."""
+
+    patient_id: str | None
+    subset: str | None
+    region: str | None
+    study_id: str | None
+    study_date: str | None
+    """ISO 8601."""
+    objects: float | None
+    """Lesions in the mask (``final_3d_objects``)."""
+
+
 @dataclass
 class Tables:
     """Everything that the tables say; those that are absent or broken say nothing."""
@@ -83,6 +105,8 @@ class Tables:
     """By id, without leading zeros."""
     targets: dict[str, dict[int | str, Target]] = field(default_factory=lambda: defaultdict(dict))
     """By SeriesInstanceUID and value of the mask, or alias where the row names no value, as of one that is gone."""
+    measured: dict[str, list[Measured]] = field(default_factory=lambda: defaultdict(list))
+    """By SeriesInstanceUID."""
     windows: dict[str, str] = field(default_factory=dict)
     """Name of the window by file name."""
     timepoints: dict[str, tuple[int, bool]] = field(default_factory=dict)
@@ -111,13 +135,15 @@ def read_tables(source: SourcePath) -> Tables:
     for name, read in readers.items():
         path = next((path for path in (source / "metadata" / name, source / name) if path.is_file()), None)
         if path is None:
-            tables.odd("no-table", name, name, f"{name}: absent; what it tells stays unknown")
+            tables.odd("no-table", name, name, f"{name}: absent; what it alone tells stays unknown")
             continue
         try:
             read(tables, path)
         except SourceError as error:
-            text = f"{error}; what it tells stays unknown"
+            text = f"{error}; what it alone tells stays unknown"
             tables.failed.append(Issue("bad-table", name, name, text))
+    _fill_series(tables)
+    _note_aliases(tables)
     for uid, targets in tables.targets.items():
         row = tables.series.get(uid)
         for target in targets.values():
@@ -161,6 +187,7 @@ def _read_series(tables: Tables, path: SourcePath) -> None:
             region=row.get("region") or None,
             thickness_mm=_number(row.get("slice_thickness")),
             shape=(z, y, x) if min(z, y, x) > 0 else None,
+            spacing_mm=(_length(row, "slice_spacing"), _length(row, "row_spacing"), _length(row, "column_spacing")),
         )
 
 
@@ -176,14 +203,14 @@ def _read_patients(tables: Tables, path: SourcePath) -> None:
         if (sex and sex.lower() not in SEXES) or (age and years is None):
             text = f"{path.name}: sex {sex!r} or age {age!r} of patient {patient_id} means nothing and is left empty"
             tables.odd("odd-cell", patient_id, path.name, text)
-        if first := row.get("first_study_date"):
-            _date(tables, first, patient_id, path.name)
+        first = _date(tables, row.get("first_study_date"), patient_id, path.name)
         kept = ("first_study_date", "diagnosis", "histology", "health_insurance")
         further = {name: row[name] for name in kept if row.get(name)}
-        tables.patients[patient_id] = PatientRow(SEXES.get(sex.lower()), years, further)
+        tables.patients[patient_id] = PatientRow(SEXES.get(sex.lower()), years, _subset(row), first, further)
 
 
 def _read_targets(tables: Tables, path: SourcePath) -> None:
+    _read_measured(tables, path)
     for number, row in enumerate(read_csv(path, ["uuid", "lesion_label_value", "recist_measurement_mm"])):
         label, measured = (_number(row.get(name)) for name in ("lesion_label_value", "recist_measurement_mm"))
         uid = row["uuid"]
@@ -205,6 +232,52 @@ def _read_targets(tables: Tables, path: SourcePath) -> None:
         if tables.targets[uid].setdefault(name, target) is not target:
             text = f"{path.name}: row {number} repeats lesion {name} of {uid}; it is left out"
             tables.odd("odd-row", f"row {number}", path.name, text)
+
+
+def _read_measured(tables: Tables, path: SourcePath) -> None:
+    for row in read_csv(path, ["uuid"]):
+        if row["uuid"]:
+            tables.measured[row["uuid"]].append(
+                Measured(
+                    plain_id(row.get("patient_id")),
+                    _subset(row),
+                    row.get("region") or None,
+                    row.get("study_uuid") or None,
+                    parse_day(row.get("study_date")),
+                    _number(row.get("final_3d_objects")),
+                )
+            )
+
+
+def _fill_series(tables: Tables) -> None:
+    """Let the table of targets tell what series.json does not."""
+    for uid, rows in tables.measured.items():
+        known = tables.series.get(uid)
+        if known is None:
+            known = SeriesRow(None, None, None, None, None, None, (None, None, None), is_listed=False)
+        told: dict[str, Any] = {
+            name: next((value for row in rows if (value := getattr(row, name)) is not None), None)
+            for name in ("study_id", "study_date", "patient_id", "region")
+            if getattr(known, name) is None
+        }
+        tables.series[uid] = replace(known, **told)
+
+
+def _note_aliases(tables: Tables) -> None:
+    """Say which aliases name several lesions of one study, as that of patient 37 does."""
+    named: dict[tuple[str, ...], list[tuple[str, int | str]]] = defaultdict(list)
+    for uid, targets in tables.targets.items():
+        row = tables.series.get(uid)
+        for value, target in targets.items():
+            if target.alias and row and row.patient_id and row.study_id:
+                named[row.patient_id, row.study_id, target.alias].append((uid, value))
+    for (patient_id, _, alias), lesions in named.items():
+        if len(lesions) > 1:
+            places = ", ".join(f"{value} of {uid}" for uid, value in lesions)
+            text = (
+                f"{TARGETS}: alias {alias} of patient {patient_id} names {len(lesions)} lesions of one study: {places}"
+            )
+            tables.odd("alias-twice", lesions[0][0], TARGETS, f"{text}; where they lie alone tells them apart")
 
 
 def _read_windows(tables: Tables, path: SourcePath) -> None:
@@ -245,11 +318,19 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
+def _length(row: dict[str, Any], name: str) -> float | None:
+    return _number(row.get(name)) or None
+
+
+def _subset(row: dict[str, str]) -> str | None:
+    text = (row.get("subset") or "").strip()
+    return SPLITS.get(text.lower(), text) or None
+
+
 def _date(tables: Tables, text: object, item: str, file: str) -> str | None:
     if text is None or text == "":
         return None
-    try:
-        return datetime.strptime(str(text), "%Y%m%d").date().isoformat()  # noqa: DTZ007 - a day has no zone
-    except ValueError:
-        tables.odd("odd-date", item, file, f"{file}: date {text!r} of {item} is no YYYYMMDD; it stays unknown")
-        return None
+    day = parse_day(text)
+    if day is None:
+        tables.odd("odd-date", item, file, f"{file}: date {text!r} of {item} is no YYYYMMDD; it is left out")
+    return day

@@ -252,7 +252,11 @@ def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome
         for volume in plan.convert
         if volume.volume_id not in tried
     ]
-    issues = [*scan.issues, *plan.issues, *(issue for outcome in outcomes for issue in outcome.issues), *odd]
+    lost = {lesion_id for issue in failed for lesion_id in issue.lesions}
+    issues = [
+        replace(issue, lesions=tuple(one for one in issue.lesions if one not in lost))
+        for issue in (*scan.issues, *plan.issues, *(issue for outcome in outcomes for issue in outcome.issues), *odd)
+    ]
     counts = {
         "volumes converted": len(converted),
         "volumes updated": len(plan.update),

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lesionzarr import samples
 from lesionzarr.annotations.clinical import Clinical, join_clinical, read_clinical
 from lesionzarr.annotations.voc_boxes import BoxTable, collect_boxes, unplaced_boxes
 from lesionzarr.annotations.voc_lesions import lesions_of_volume
-from lesionzarr.converters._base import flag, option
+from lesionzarr.converters._base import flag, option, parse_day
 from lesionzarr.converters._pseudonyms import Pseudonyms
 from lesionzarr.errors import SettingError, SourceError
 from lesionzarr.formats.archive import with_zips
@@ -203,7 +202,7 @@ def _lesions(stack: Stack, table: BoxTable, clinical: Clinical) -> tuple[list[Le
         table=table,
     )
     sex, age, day = (stack.tags.get(name) for name in ("PatientSex", "PatientAge", "StudyDate"))
-    known = [replace(lesion, sex=sex, age=_years(age), study_date=_iso(day)) for lesion in lesions]
+    known = [replace(lesion, sex=sex, age=_years(age), study_date=parse_day(day)) for lesion in lesions]
     return join_clinical(known, clinical), issues
 
 
@@ -225,13 +224,6 @@ def _suv(stack: Stack, clinical: Clinical) -> dict[str, Any]:
     if borrowed:
         suv["provenance"]["PatientWeight from"] = "clinical table"
     return suv
-
-
-def _iso(date: str | None) -> str | None:
-    try:
-        return datetime.strptime(date or "", "%Y%m%d").date().isoformat()  # noqa: DTZ007 - a day has no zone
-    except ValueError:
-        return None
 
 
 def _years(age: str | None) -> float | None:

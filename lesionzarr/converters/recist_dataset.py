@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lesionzarr import samples
 from lesionzarr.annotations.recist_labels import parse_labels
 from lesionzarr.converters._base import flag, number, option
+from lesionzarr.converters._recist_checks import contradiction_issue, storage_issue
 from lesionzarr.converters._recist_files import NIFTI, find_files
 from lesionzarr.converters._recist_lesions import Marked, Place, make_lesions, mask_issues
-from lesionzarr.converters._recist_tables import WINDOWS, read_tables
+from lesionzarr.converters._recist_tables import TARGETS, WINDOWS, read_tables
 from lesionzarr.errors import SourceError
 from lesionzarr.formats.archive import read_file, with_zips
 from lesionzarr.formats.dicom import file_headers, find_stacks, read_stack, scan_headers
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from lesionzarr.converters._recist_files import Files
     from lesionzarr.converters._recist_tables import Tables
     from lesionzarr.formats.dicom import Stack
+    from lesionzarr.formats.nifti import NiftiHeader
     from lesionzarr.geometry import Grid
     from lesionzarr.series import SourceFile
     from lesionzarr.source import SourcePath
@@ -58,6 +60,8 @@ class Image:
     numbers: tuple[int, int]
     """Lowest and highest of the source's own numbers of its slices."""
     stack: Stack | None = None
+    header: NiftiHeader | None = None
+    """Where it is no stack."""
 
 
 @dataclass
@@ -124,6 +128,8 @@ class RecistDataset:
             images = _from_stacks(own)
             found.volumes += [self._volume(image, None, None, found, is_first=image is images[0]) for image in images]
         _add_missing(found)
+        if self.instances:
+            _add_unjoined(found)
         return Scan(tuple(found.volumes), tuple(found.missing), tuple(found.failed), tuple(found.issues))
 
     def read_volume(self, volume: Volume) -> NDArray[Any]:
@@ -194,7 +200,10 @@ class RecistDataset:
             return
         if files.masks is None:
             found.issues.append(Issue("no-mask", files.stem, "", f"{files.stem}: {NO_MASK}"))
-        owner = _owner(files, images, found) if files.masks else None
+        header = _mask_header(files, found)
+        odd = storage_issue(files, images[0].header, header, images[0].grid)
+        found.issues += [odd] if odd else []
+        owner = _owner(files, header, images, found) if header else None
         marked = self._read_marked(files, owner, found) if owner else None
         for image in images:
             mine = marked if image is owner else None
@@ -212,7 +221,12 @@ class RecistDataset:
         labels = _read_labels(files, found)
         if not self.instances:
             return Marked(find_instances(mask), labels)
-        instances, categories, removed = self._split(mask)
+        try:
+            instances, categories, removed = self._split(mask)
+        except SourceError as error:
+            text = f"{files.masks.name}: {error}; {files.stem} is converted without it"
+            found.failed.append(Issue("bad-mask", files.stem, files.masks.name, text))
+            return None
         if removed:
             text = (
                 f"{files.stem}: {removed} objects are smaller than {self.min_voxels} voxels or {self.min_slices} slices"
@@ -231,6 +245,11 @@ class RecistDataset:
         known = marked
         if known is None and is_first and not self.instances and found.tables.targets.get(place.series_id):
             known = Marked(labels=_read_labels(files, found) if files and files.labels else None)
+        # masks of categories, which come with DICOM, and such that are split have other numbers of lesions
+        counted = marked is not None and image.stack is None and not self.instances
+        lesions = len(marked.instances) if marked and counted else None
+        odd = contradiction_issue(place, files, image.grid, found.tables, lesions)
+        found.issues += [odd] if odd else []
         if place.row and place.row.shape not in {None, image.grid.shape}:
             text = f"{image.volume_id}: series.json says {place.row.shape} voxels, the files have {image.grid.shape}"
             found.issues.append(Issue("size-differs", image.volume_id, "", f"{text}, which are stored"))
@@ -293,19 +312,24 @@ def _from_nifti(files: Files, found: _Found) -> list[Image]:
     depth = grid.shape[0]
     rows = range(depth - 1, -1, -1) if placing.flips[0] else range(depth)
     numbers = tuple(map(str, rows))
-    return [Image(files.stem, files.series_uid, grid, (files.images,) * depth, numbers, (0, depth - 1))]
+    ends = 0, depth - 1
+    return [Image(files.stem, files.series_uid, grid, (files.images,) * depth, numbers, ends, header=header)]
 
 
-def _owner(files: Files, images: list[Image], found: _Found) -> Image | None:
-    """Find the volume that a mask lies on."""
+def _mask_header(files: Files, found: _Found) -> NiftiHeader | None:
     if files.masks is None:
         return None
     try:
-        header = read_nifti_header(files.masks)
+        return read_nifti_header(files.masks)
     except SourceError as error:
         text = f"{error}; {files.stem} is converted without it"
         found.failed.append(Issue("bad-mask", files.stem, files.masks.name, text))
         return None
+
+
+def _owner(files: Files, header: NiftiHeader, images: list[Image], found: _Found) -> Image | None:
+    """Find the volume that a mask lies on."""
+    name = files.masks.name if files.masks else ""
     for image in images:
         if is_same_grid(image.grid, nifti_grid(header, image.grid)) and (image.grid.affine or not image.stack):
             return image
@@ -313,7 +337,7 @@ def _owner(files: Files, images: list[Image], found: _Found) -> Image | None:
     what = "shape" if other.shape != images[0].grid.shape else "affine"
     sizes = f" ({other.shape}, {images[0].grid.shape})" if what == "shape" else ""
     text = f"{files.stem}: its mask has another {what} than its image{sizes}; it is converted without the mask"
-    found.failed.append(Issue(f"mask-{what}", files.stem, files.masks.name, text))
+    found.failed.append(Issue(f"mask-{what}", files.stem, name, text))
     return None
 
 
@@ -370,7 +394,7 @@ def _add_missing(found: _Found) -> None:
     """Say which series of the tables have no image, and which measured lesions have no series."""
     there = {volume.series_id for volume in found.volumes}
     spoken = {issue.item for issue in (*found.missing, *found.failed)}
-    for uid in sorted(set(found.tables.series) - there):
+    for uid in sorted({uid for uid, row in found.tables.series.items() if row.is_listed} - there):
         if not any(item.endswith(uid) for item in spoken):
             found.missing.append(Issue("missing-volume", uid, "", f"{uid}: in series.json, and its image is not here"))
     lost = sorted(set(found.tables.targets) - there)
@@ -378,3 +402,12 @@ def _add_missing(found: _Found) -> None:
         count = sum(len(found.tables.targets[uid]) for uid in lost)
         text = f"recist_measurements.csv: {count} measured lesions are of {len(lost)} series that are not here"
         found.issues.append(Issue("unplaced-targets", lost[0], "recist_measurements.csv", text))
+
+
+def _add_unjoined(found: _Found) -> None:
+    """Say that no measurement is joined to lesions of masks that were split, whose numbers are not the table's."""
+    count = sum(len(found.tables.targets.get(uid, ())) for uid in {volume.series_id for volume in found.volumes})
+    if count:
+        text = f"{TARGETS}: {count} measured lesions are not joined to lesions, since masks are split"
+        text = f"{text}; convert without --instances for them"
+        found.issues.append(Issue("unjoined-targets", TARGETS, TARGETS, text))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesionzarr.errors import MissingExtraError
+from lesionzarr.errors import MissingExtraError, SourceError
 from lesionzarr.geometry import Box
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ NEIGHBOURS = 26
 """Voxels that touch another by a face, an edge or a corner."""
 LEAST_VOXELS, LEAST_SLICES = 50, 2
 """Smaller objects are no lesions (recist-dataset, ``get_3d_instance_annotated_lesions.py``)."""
+MOST_OBJECTS = int(np.iinfo(np.uint16).max)
+"""The highest value of a mask."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def split_instances(
     ------
     MissingExtraError
         cc3d is not installed.
+    SourceError
+        An object that is kept has a number beyond `MOST_OBJECTS`.
     """
     try:
         import cc3d
@@ -106,6 +110,11 @@ def split_instances(
     labels = _in_order(np.ascontiguousarray(cc3d.connected_components(mask, connectivity=NEIGHBOURS)))
     found = find_instances(labels)
     kept = [one for one in found.values() if one.voxels >= least_voxels and len(one.areas) >= least_slices]
+    if kept and kept[-1].label > MOST_OBJECTS:
+        text = (
+            f"{len(found)} connected objects, of which number {kept[-1].label} is a lesion, and {MOST_OBJECTS} at most"
+        )
+        raise SourceError(f"{text} can be told apart; delete what is no lesion from the mask")
     numbers = np.zeros(len(found) + 1, dtype=np.uint8 if len(found) <= np.iinfo(np.uint8).max else np.uint16)
     for one in kept:
         numbers[one.label] = one.label

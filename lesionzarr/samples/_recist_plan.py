@@ -29,6 +29,7 @@ _PLACES: Final[dict[Region, tuple[tuple[str, str, float, float], ...]]] = {
     "thorax": (("m", "lung", -0.19, 0.04), ("n", "mediastinum", 0.0, -0.02), ("m", "lung", 0.19, 0.08)),
     "abdomen": (("m", "liver", -0.2, -0.08), ("n", "retroperitoneal", 0.08, 0.06), ("m", "liver", -0.12, 0.14)),
 }
+_ALIASES: Final[dict[Region, str]] = {"abdomen": "ABC", "thorax": "DEF"}
 _HU: Final = {"m": 60.0, "n": 35.0, "t": 50.0}
 
 
@@ -46,7 +47,7 @@ class Ellipsoid:
     """``m`` (metastasis) or ``n`` (lymph node)."""
     location: str
     alias: str
-    """Names it over the studies of its patient; every region counts from A."""
+    """Names it over the studies of its patient; an abdomen counts from A, a thorax from D."""
     target: bool
     """It is one of recist_measurements.csv."""
     centre: tuple[float, float, float]
@@ -167,8 +168,10 @@ def _patient(
             stem = f"{number:03d}_{series_uid}" if prefixed else series_uid
             corner = (-FIELD_MM / 2, -FIELD_MM / 2 - 120, -400.0 if region == "abdomen" else -100.0)
             lesions = [
-                _ellipsoid((stem, series_uid, number), label, _PLACES[region][label - 1], each, study, shape)
-                for label, each in enumerate(grown, 1)
+                _ellipsoid((stem, series_uid, number), label, alias, place, each, study, shape)
+                for label, (alias, place, each) in enumerate(
+                    zip(_ALIASES[region], _PLACES[region], grown, strict=True), 1
+                )
             ]
             scans.append(
                 Scan(
@@ -223,6 +226,7 @@ def _growth(rng: np.random.Generator, place: tuple[str, str, float, float]) -> _
 def _ellipsoid(
     series: tuple[str, str, int],
     label: int,
+    alias: str,
     place: tuple[str, str, float, float],
     grown: _Growth,
     study: int,
@@ -238,7 +242,7 @@ def _ellipsoid(
         label,
         kind,
         location,
-        "ABC"[label - 1],
+        alias,
         label < 3,
         ((0.5 + up) * (depth - 1), (0.5 + y) * rows + down, (0.5 + x) * columns + aside),
         (axes[0], axes[1], axes[2]),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
+import shutil
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lesionzarr.samples._recist_draft import TARGET_COLUMNS, quirk, write_csv
+from lesionzarr.samples._recist_draft import PATIENT_COLUMNS, TARGET_COLUMNS, quirk, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -180,6 +183,89 @@ def training_folders(draft: Draft) -> None:
     draft.subsets["train"] = "training"
 
 
+@quirk("the files of a series end in _Eq, as dcm2niix names a volume whose slices it made evenly spaced")
+def name_suffix(draft: Draft) -> None:
+    series = draft.take()
+    old, new = series.scan.stem, f"{series.scan.stem}_Eq"
+    series.scan = replace(series.scan, stem=new)
+    draft.windows[f"{new}.nii.gz"] = draft.windows.pop(f"{old}.nii.gz")
+    for row in draft.target_rows:
+        if row["uuid"] == series.scan.uid:
+            row["filename"] = f"{new}.nii.gz"
+
+
+@quirk("a location has blanks in it")
+def location_with_blanks(draft: Draft) -> None:
+    series = draft.take()
+    series.labels[max(series.labels)] = "m,hepatic  hilum"
+
+
+@quirk("two lesions of one series at one place have the same alias")
+def alias_twice(draft: Draft) -> None:
+    scan = draft.take().scan
+    row = next(row for row in draft.target_rows if row["uuid"] == scan.uid)
+    other = next(one for one in scan.lesions if not one.target)
+    draft.target_rows.append({**row, "lesion_label_value": other.label, "recist_measurement_mm": other.measured_mm})
+
+
+@quirk("two lesions of one series at two places have the same alias")
+def alias_at_two_places(draft: Draft) -> None:
+    first, second = _targets(draft, draft.take())
+    second["lesion_label_alias"] = first["lesion_label_alias"]
+
+
+@quirk("a target row has another subset, region, date and study than its series")
+def targets_contradict(draft: Draft) -> None:
+    row = _targets(draft, draft.take())[0]
+    row["subset"] = "train" if row["subset"] == "test" else "test"
+    row["region"] = "thorax" if row["region"] == "abdomen" else "abdomen"
+    row["study_date"] = "20190101"
+    row["study_uuid"] += ".1"
+
+
+@quirk("the table of targets counts more lesions in a series than its mask has")
+def objects_contradict(draft: Draft) -> None:
+    for row in _targets(draft, draft.take()):
+        row["final_3d_objects"] += 5
+
+
+@quirk("series.json names another patient than the name of the files")
+def patient_contradicts(draft: Draft) -> None:
+    draft.series_rows[draft.take().scan.number]["patient_id"] = 999
+
+
+@quirk("series.json states other spacings of rows and slices than the image")
+def spacing_contradicts(draft: Draft) -> None:
+    row = draft.series_rows[draft.take().scan.number]
+    row["row_spacing"] *= 2
+    row["slice_spacing"] = 7
+
+
+@quirk("patients.csv has a first study after the baseline of a patient, and another subset", late=True)
+def patient_row_contradicts(draft: Draft) -> None:
+    scan = draft.take().scan
+    path = draft.folder / "metadata" / "patients.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    row = next(row for row in rows if row["patient_id"] == str(scan.patient))
+    row["subset"] = "train" if scan.subset == "test" else "test"
+    row["first_study_date"] = "20300101"
+    write_csv(path, PATIENT_COLUMNS, rows)
+
+
+@quirk("a series is there a second time, with an a at the end of its name", late=True)
+def series_twice(draft: Draft) -> None:
+    series = draft.take()
+    for path in series.paths.values():
+        shutil.copyfile(path, path.with_name(path.name.replace(series.scan.stem, f"{series.scan.stem}a")))
+
+
+@quirk("a label is there twice, with two meanings", late=True)
+def label_twice(draft: Draft) -> None:
+    path = draft.take().paths["labels"]
+    path.write_text(path.read_text(encoding="utf-8").replace("{", '{"1": "t,lung",', 1), encoding="utf-8")
+
+
 @quirk("an image ends in the middle", late=True)
 def truncated_image(draft: Draft) -> None:
     _halve(draft.take(), "images")
@@ -227,6 +313,10 @@ def series_no_json(draft: Draft) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
 
+def _targets(draft: Draft, series: Series) -> list[dict[str, Any]]:
+    return [row for row in draft.target_rows if row["uuid"] == series.scan.uid]
+
+
 def _halve(series: Series, kind: str) -> None:
     path = series.paths[kind]
     data = path.read_bytes()
@@ -240,7 +330,9 @@ _BY_NAME: Final[dict[str, Quirk]] = {
         *(int32_image, float_image, scaled_image, shifted_image, plain_nii, image_4d),
         *(label_gaps, label_only_in_json, label_only_in_mask, label_unknown_type, split_in_z),
         *(mask_other_shape, mask_other_affine, odd_date, odd_size, unknown_window),
-        *(target_without_mask, odd_measurement, training_folders),
+        *(target_without_mask, odd_measurement, training_folders, name_suffix, location_with_blanks),
+        *(alias_twice, alias_at_two_places, targets_contradict, objects_contradict, patient_contradicts),
+        *(spacing_contradicts, patient_row_contradicts, series_twice, label_twice),
         *(truncated_image, truncated_mask, image_no_nifti, image_missing, mask_missing),
         *(labels_no_json, labels_missing, targets_missing_column, series_no_json),
     )

@@ -478,7 +478,7 @@ def test_targets_that_vanished_count_in_a_store_as_in_the_table_of_measurements(
     tracks = {row["track_id"]: row for row in json.loads(out)["tracks"]}
     assert [tracks[f"2/abdomen/{name}"]["is_vanished"] for name in "AB"] == [True, True]
     assert [tracks[f"2/abdomen/{name}"]["last_long_mm"] for name in "AB"] == [0, 0]
-    assert tracks["3/thorax/A"]["is_vanished"]
+    assert tracks["3/thorax/D"]["is_vanished"]
 
 
 def test_lesions_without_position_are_told_by_commands_that_need_one_and_cost_the_others_nothing(

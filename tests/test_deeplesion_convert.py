@@ -67,6 +67,7 @@ def volume_bytes(store, volume_id):
     own = group["attributes"]["lesionzarr"]
     for name in ("fingerprint", "roots", "files", "settings"):
         del own["provenance"][name]
+    del own["checksum"]
     for row in own["lesions"]:
         del row["source_row"]
     return objects, group

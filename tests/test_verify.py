@@ -349,7 +349,7 @@ def test_a_half_written_volume_and_strays_are_left_over_and_no_damage(work):
     shutil.copytree(store / "volumes" / ids(store)[0] / "hu", store / "volumes/000099_01_01_001-009/hu")
     (store / "volumes" / ids(store)[0] / "hu/c/0/0/.0.1234.part").write_bytes(b"half")
     (store / "notes.txt").write_text("mine")
-    (store / "claims").mkdir()
+    (store / "claims").mkdir(exist_ok=True)
     (store / "claims/000099_01_01_001-009.1").write_text("of a conversion that runs")
     found = lesionzarr.verify(store)
     assert found.issues == ()

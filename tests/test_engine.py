@@ -947,7 +947,7 @@ GARBAGE = """
 
     seen = {"voxels": 0, "damage": 0}
 
-    @settings(max_examples=1500, deadline=None, database=None)
+    @settings(max_examples=600, deadline=None, database=None)
     @given(st.one_of(changed(), changed(), st.binary(max_size=300)))
     def attack(payload):
         data = payload + checksum(payload)

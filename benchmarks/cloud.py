@@ -60,6 +60,9 @@ ONE = (
     *("round trip", "peer", "cold: requests", "KB", "ms", "lesionzarr is faster by"),
     *("warm: requests", "KB", "ms", "lesionzarr is faster by"),
 )
+GOALS = {"zarr-python, obstore": 3.0, "zarr-python, s3fs": 3.0, "tensorstore": 1.0, "bare ranges": 0.7}
+"""How many times as fast as a peer lesionzarr ought to be at `FAR_MS` and more, with any number of readers."""
+FAR_MS = 20
 MANY = (
     *("round trip", "readers", "peer", "crops/s", "lesionzarr is faster by", "requests/crop", "KB/crop"),
     *("CPU ms/crop", "line busy"),
@@ -108,6 +111,7 @@ def main() -> None:
             many += _many_rows(latency_ms, found)
         _print("One crop after another", ONE, one)
         _print(f"Readers that stream batches of {BATCH}", MANY, many)
+        _print_goals(many)
 
 
 def _arguments() -> argparse.Namespace:
@@ -364,6 +368,15 @@ def _version(package: str) -> str | None:
 
 def _installed(package: str) -> bool:
     return importlib.util.find_spec(package.partition(".")[0]) is not None
+
+
+def _print_goals(rows: list[list[str]]) -> None:
+    print()
+    for peer, goal in GOALS.items():
+        ratios = [float(row[4]) for row in rows if row[2] == peer and float(row[0].split()[0]) >= FAR_MS]
+        if ratios:
+            told = "as wanted" if min(ratios) >= goal else f"{goal:g} is wanted"
+            print(f"lesionzarr is at least {min(ratios):.2f} times as fast as {peer}, from {FAR_MS} ms on: {told}")
 
 
 def _print(title: str, columns: tuple[str, ...], rows: list[list[str]]) -> None:

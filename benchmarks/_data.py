@@ -166,7 +166,13 @@ def _moved(row: dict[str, str], place: list[float]) -> dict[str, str]:
 
 
 def make(
-    folder: Path, source: Path, kinds: Iterable[str], sizes: Sequence[str], profiles: Sequence[str] = PROFILES
+    folder: Path,
+    source: Path,
+    kinds: Iterable[str],
+    sizes: Sequence[str],
+    profiles: Sequence[str] = PROFILES,
+    *,
+    packs: bool = True,
 ) -> None:
     """Convert a DeepLesion to stores and to the formats of the peers, and choose crops.
 
@@ -182,6 +188,8 @@ def make(
         Of crops, from `POOL`.
     profiles
         Of the stores.
+    packs
+        Whether to write packs of the lesions, too.
     """
     import lesionzarr
 
@@ -199,13 +207,51 @@ def make(
     centres = _centres(catalog)
     for size in sizes:
         depth, rows, columns = map(int, size.split("x"))
-        for profile in profiles:
+        for profile in profiles if packs else ():
             opened = lesionzarr.open(folder / f"{profile}.zarr")
             lesionzarr.pack(
                 opened, data.pack(profile, (depth, rows, columns)), size=(depth, rows, columns), profile=profile
             )
         for volumes in VOLUMES:
             _choose(data, centres, size, volumes)
+
+
+def repeat_volumes(folder: Path, size: str, copies: int, profile: str = PROFILES[0]) -> None:
+    """Repeat the volumes of a store of a DeepLesion under other patient numbers, and the crops at its lesions.
+
+    Shards are linked, so it costs neither time nor space.
+
+    Parameters
+    ----------
+    folder
+        What `make` filled.
+    size
+        Of the crops.
+    copies
+        How often each volume is there in the end.
+    profile
+        Of the store.
+    """
+    from lesionzarr.store.index import write_catalog
+    from lesionzarr.store.location import open_location
+
+    facts = json.loads((folder / "data.json").read_text())
+    path = folder / f"crops-{size}-many.json"
+    chosen = json.loads(path.read_text())
+    shapes, crops = facts["shapes"], chosen["crops"]
+    volumes = folder / f"{profile}.zarr" / "volumes"
+    for copy in range(1, copies):
+        for volume in list(facts["slices"]):
+            _link_volume(volumes / volume, volumes / _renamed(volume, copy), volume[:6], copy)
+            shapes[_renamed(volume, copy)] = shapes[volume]
+    crops += [
+        [_renamed(volume, copy), *rest, _renamed(lesion, copy)]
+        for copy in range(1, copies)
+        for volume, *rest, lesion in list(crops)
+    ]
+    write_catalog(open_location(folder / f"{profile}.zarr"))
+    (folder / "data.json").write_text(json.dumps(facts))
+    path.write_text(json.dumps({"crops": crops, "checksums": chosen["checksums"] * copies}))
 
 
 def overlap(crop: Crop, shape: Triple) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
@@ -230,6 +276,22 @@ def _copy(series: Path, to: Path) -> None:
     for path in series.glob("*.png"):
         if not (to / path.name).exists():
             (to / path.name).write_bytes(path.read_bytes())
+
+
+def _renamed(name: str, copy: int) -> str:
+    """Give the id of a copy of a volume or lesion, which begins with the patient's number."""
+    return f"{int(name[:6]) + 10_000 * copy:06d}{name[6:]}"
+
+
+def _link_volume(volume: Path, to: Path, patient: str, copy: int) -> None:
+    for path in volume.rglob("*"):
+        target = to / path.relative_to(volume)
+        if path.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(path)
+    group = (volume / "zarr.json").read_text()
+    (to / "zarr.json").unlink()
+    (to / "zarr.json").write_text(group.replace(f'"{patient}', f'"{_renamed(patient, copy)}'))
 
 
 def _write_formats(data: Data, checksums: dict[str, str], kinds: set[str]) -> None:

@@ -48,3 +48,27 @@ def _plain_lines() -> Callable[[Progress], None]:
             )
 
     return tell
+
+
+@contextmanager
+def show_count(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Give the function that is called with how many are done, and of how many."""
+    if sys.stderr.isatty():
+        with tqdm(unit=f" {unit}", unit_scale=True, dynamic_ncols=True) as bar:
+
+            def move(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield move
+    else:
+        began = last = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= INTERVAL_S:
+                last = now
+                print(tqdm.format_meter(done, total, now - began, ncols=0, unit=f" {unit}"), file=sys.stderr)
+
+        yield tell

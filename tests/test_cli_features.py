@@ -471,7 +471,7 @@ def test_a_target_that_was_not_measured_is_no_failure(run, tmp_path):
         (["statistics", "DEEPLESION"], "no lesion has a mask"),
         (["tracks", "DEEPLESION"], "no lesion has an alias"),
         (["response", "DEEPLESION"], "no lesion has an alias"),
-        (["features", "RECIST", "--query", "long_mm > 1000"], "no such lesion has a mask"),
+        (["features", "RECIST", "--query", "long_mm > 1000"], "no such lesion"),
         (["features", "RECIST", "--query", "colour == 1"], "colour"),
         (["features", "RECIST", "--method", "upstream-ellipse", "--unconnected", "join"], "upstream has no ellipse"),
         (["features", "nowhere"], "no store at nowhere"),

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 from collections import Counter
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from lesionzarr._workers import WAITING, open_client
 from lesionzarr.converters._base import Converter, describe, make_converter
 from lesionzarr.converters._plan import Plan, plan_conversion, size_issues
 from lesionzarr.errors import LesionzarrError, SettingError, SourceError, StoreError
@@ -36,15 +35,6 @@ if TYPE_CHECKING:
 
     from lesionzarr.series import Scan, Volume
     from lesionzarr.source import SourcePath
-
-WAITING = 2
-"""Tasks per worker that are handed out at a time: one that runs, one that is ready."""
-
-PATIENCE_S = 30
-"""Seconds to wait for a scheduler that was named, and for its first worker."""
-
-IGNORE_INTERRUPT = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-"""Ctrl-C reaches every process of a terminal; the steering one ends the workers, which need not say so themselves."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """Faults of the destination after which no further volume can be written."""
@@ -249,34 +239,8 @@ def _outcomes(
             if outcome.hopeless:
                 return
     else:
-        with _client(min(workers, len(plan.convert)), scheduler) as client:
+        with open_client(min(workers, len(plan.convert)), scheduler) as client:
             yield from _distribute(client, converter, plan.convert, location, profile)
-
-
-@contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
-    from distributed import Client, LocalCluster
-
-    if scheduler is not None:
-        with ExitStack() as stack:
-            try:
-                client = stack.enter_context(Client(scheduler, timeout=PATIENCE_S))
-                client.wait_for_workers(1, timeout=PATIENCE_S)
-            except (OSError, ValueError) as error:
-                raise SettingError(f"scheduler {scheduler}: not reached, or without workers ({error})") from error
-            yield client
-    else:
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            # None would open port 8787 to the network
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-            preload=IGNORE_INTERRUPT,
-        )
-        with cluster, Client(cluster) as client:
-            yield client
 
 
 def _distribute(

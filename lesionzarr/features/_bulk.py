@@ -66,7 +66,8 @@ class Bulk:
     @property
     def is_plane(self) -> NDArray[np.bool_]:
         """(lesion,): the region lies on one slice."""
-        return self.slices == 1
+        alone: NDArray[np.bool_] = self.slices == 1
+        return alone
 
     def sum(self, values: NDArray[Any]) -> Floats:
         """Add up (voxel,) per lesion."""
@@ -76,10 +77,15 @@ class Bulk:
         """Give the mean of (voxel,) per lesion."""
         return self.sum(values) / self.counts
 
-    def steps(self, direction: tuple[int, int, int]) -> Ints:
+    def steps(self, direction: Sequence[int]) -> Ints:
         """Give what leads in the flat array from each voxel to its neighbour."""
         steps: Ints = (self.strides @ np.array(direction))[self.owner]
         return steps
+
+
+def add_up(owner: Ints, values: NDArray[Any], owners: int) -> Floats:
+    """Add up the values of each owner; 0 for one without."""
+    return np.bincount(owner, values, owners).astype(np.float64)
 
 
 def make_bulk(parts: Sequence[Part]) -> Bulk:

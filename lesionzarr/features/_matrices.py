@@ -6,13 +6,16 @@ Formulas are those of the reference manual of the Image Biomarker Standardisatio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lesionzarr.features._bulk import add_up
 from lesionzarr.features.discretise import count_keys
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lesionzarr.features._bulk import Floats, Ints
 
 GREY = ("glnu", "glnu_norm")
@@ -54,8 +57,8 @@ def co_occurrence(owner: Ints, low: Ints, high: Ints, count: Ints, levels: Ints)
     """
     matrices = len(levels)
 
-    def add(values: Floats, to: Ints = owner) -> Floats:
-        return np.bincount(to, values, matrices)
+    def add(values: NDArray[Any]) -> Floats:
+        return add_up(owner, values, matrices)
 
     share = count / add(count)[owner]
     cell = np.where(low == high, share, share / 2)
@@ -104,11 +107,11 @@ def co_occurrence(owner: Ints, low: Ints, high: Ints, count: Ints, levels: Ints)
 def _spread(owner: Ints, value: Ints, share: Floats, matrices: int) -> tuple[Floats, Floats, Floats]:
     """Give mean, variance and entropy of what cells have in common, such as the sum of their levels."""
     side = int(value.max(initial=0)) + 1
-    table = np.bincount(owner * side + value, share, matrices * side).reshape(matrices, side)
-    numbers = np.arange(side)
-    mean = table @ numbers
-    var = (table * (numbers - mean[:, None]) ** 2).sum(axis=1)
-    entropy = -(table * np.log2(np.where(table > 0, table, 1))).sum(axis=1)
+    table = add_up(owner * side + value, share, matrices * side).reshape(matrices, side)
+    numbers = np.arange(side, dtype=np.float64)
+    mean: Floats = table @ numbers
+    var: Floats = (table * (numbers - mean[:, None]) ** 2).sum(axis=1)
+    entropy: Floats = -(table * np.log2(np.where(table > 0, table, 1))).sum(axis=1)
     return mean, var, entropy
 
 
@@ -132,15 +135,15 @@ def emphasis(owner: Ints, level: Ints, size: Ints, count: Ints, voxels: Ints) ->
         float64 (matrix,), in the order of the names in `SIZES`.
     """
     matrices = len(voxels)
-    total = np.bincount(owner, count, matrices)
+    total = add_up(owner, count, matrices)
     share = count / total[owner]
 
     def add(values: Floats) -> Floats:
-        return np.bincount(owner, values, matrices)
+        return add_up(owner, values, matrices)
 
     def uneven(values: Ints) -> Floats:
-        own, _, cells = _marginal(owner, values, count)
-        return np.bincount(own, cells**2, matrices)
+        own, cells = _marginal(owner, values, count)
+        return add_up(own, cells**2, matrices)
 
     def var(values: Ints) -> Floats:
         mean = add(share * values)
@@ -157,12 +160,12 @@ def emphasis(owner: Ints, level: Ints, size: Ints, count: Ints, voxels: Ints) ->
     return dict(zip(SIZES["rlm"], values, strict=True))
 
 
-def _marginal(owner: Ints, values: Ints, count: Ints) -> tuple[Ints, Ints, Floats]:
-    """Add up the cells of each matrix that have a value in common."""
+def _marginal(owner: Ints, values: Ints, count: Ints) -> tuple[Ints, Floats]:
+    """Add up the cells of each matrix that have a value in common; give the matrix and the sum."""
     own, value, _ = count_keys(owner, values)
     side = int(values.max(initial=0)) + 1
     place = np.searchsorted(own * side + value, owner * side + values)
-    return own, value, np.bincount(place, count, len(own))
+    return own, add_up(place, count, len(own))
 
 
 def tone_difference(owner: Ints, level: Ints, difference: Floats, lesions: int) -> dict[str, Floats]:
@@ -187,7 +190,7 @@ def tone_difference(owner: Ints, level: Ints, difference: Floats, lesions: int) 
     own, levels, count = count_keys(owner, level)
     side = int(level.max(initial=0)) + 1
     place = np.searchsorted(own * side + levels, owner * side + level)
-    sums = np.bincount(place, difference, len(own))
+    sums = add_up(place, difference, len(own))
     ends = np.searchsorted(own, np.arange(lesions + 1))
     rows = [
         _tones(levels[a:b].astype(np.float64), count[a:b], sums[a:b])

@@ -77,7 +77,7 @@ def _lines(way: int, ring: tuple[int, ...]) -> list[tuple[Edge, Edge]]:
 
 
 def _faces() -> list[tuple[int, ...]]:
-    faces = []
+    faces: list[tuple[int, ...]] = []
     for axis, side in itertools.product(range(3), (0, 1)):
         own = [number for number, corner in enumerate(CORNERS) if corner[axis] == side]
         faces.append((own[0], own[1], own[3], own[2]))
@@ -106,7 +106,7 @@ def _loops(way: int) -> list[Floats]:
 
 def _outwards(loop: list[Edge], way: int) -> Floats:
     ends = np.array([[CORNERS[a], CORNERS[b]] for a, b in loop], dtype=np.float64)
-    points = ends.mean(axis=1)
+    points: Floats = ends.mean(axis=1)
     towards = sum((b - a) * (1 if way >> edge[0] & 1 else -1) for edge, (a, b) in zip(loop, ends, strict=True))
     area = np.cross(points, np.roll(points, -1, axis=0)).sum(axis=0)
     return points if area @ towards > 0 else points[::-1]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lesionzarr.features._bulk import add_up
 from lesionzarr.features.discretise import count_keys
 
 if TYPE_CHECKING:
@@ -101,6 +102,6 @@ def _histogram(bulk: Bulk, levels: Ints) -> dict[str, Floats]:
     owner, _, count = count_keys(bulk.owner, levels)
     share = count / bulk.counts[owner]
     return {
-        "ih_entropy": -np.bincount(owner, share * np.log2(share), bulk.lesions) + 0.0,
-        "ih_uniformity": np.bincount(owner, share * share, bulk.lesions),
+        "ih_entropy": 0.0 - add_up(owner, share * np.log2(share), bulk.lesions),
+        "ih_uniformity": add_up(owner, share * share, bulk.lesions),
     }

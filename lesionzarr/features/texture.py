@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lesionzarr.features._bulk import add_up
 from lesionzarr.features._matrices import SIZES, co_occurrence, emphasis, tone_difference
 from lesionzarr.features.discretise import count_keys
 
@@ -29,6 +30,18 @@ if TYPE_CHECKING:
 DIRECTIONS = tuple(step for step in itertools.product((-1, 0, 1), repeat=3) if step > (0, 0, 0))
 """One of each two opposite ways to a neighbour, (z, y, x)."""
 PLANE = tuple(step for step in DIRECTIONS if not step[0])
+
+TEXTURE = (
+    *("cm_joint_max", "cm_joint_avg", "cm_joint_var", "cm_joint_entr", "cm_diff_avg", "cm_diff_var", "cm_diff_entr"),
+    *("cm_sum_avg", "cm_sum_var", "cm_sum_entr", "cm_energy", "cm_contrast", "cm_dissimilarity", "cm_inv_diff"),
+    *("cm_inv_diff_norm", "cm_inv_diff_mom", "cm_inv_diff_mom_norm", "cm_inv_var", "cm_corr", "cm_auto_corr"),
+    *("cm_clust_tend", "cm_clust_shade", "cm_clust_prom", "cm_info_corr1", "cm_info_corr2"),
+    *(f"{family}_{name}" for family in ("rlm", "szm") for name in SIZES[family]),
+    *("ngt_coarseness", "ngt_contrast", "ngt_busyness", "ngt_complexity", "ngt_strength"),
+    *(f"ngl_{name}" for name in SIZES["ngl"]),
+    "ngl_dc_energy",
+)
+"""Names of the features of texture."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +147,8 @@ def _zones(bulk: Bulk, levels: Ints, pairs: Neighbours, alike: NDArray[np.bool_]
 def _tone_differences(bulk: Bulk, levels: Ints, pairs: Neighbours) -> dict[str, Floats]:
     voxels = len(levels)
     around = np.bincount(pairs.first, minlength=voxels) + np.bincount(pairs.second, minlength=voxels)
-    total = np.bincount(pairs.first, levels[pairs.second], voxels)
-    total += np.bincount(pairs.second, levels[pairs.first], voxels)
+    total = add_up(pairs.first, levels[pairs.second], voxels)
+    total += add_up(pairs.second, levels[pairs.first], voxels)
     beside = around > 0
     difference = np.abs(levels[beside] - total[beside] / around[beside])
     return tone_difference(bulk.owner[beside], levels[beside], difference, bulk.lesions)
@@ -151,7 +164,7 @@ def _dependences(bulk: Bulk, levels: Ints, pairs: Neighbours, alike: NDArray[np.
     share = count / bulk.counts[owner]
     return {
         **_named("ngl", found),
-        "ngl_dc_energy": np.bincount(owner, share * share, bulk.lesions),
+        "ngl_dc_energy": add_up(owner, share * share, bulk.lesions),
     }
 
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     Work = Callable[[tuple[Lesion, ...]], pd.DataFrame]
     Progress = Callable[[int, int], None]
 
-NO_SPLIT = "__HIVE_DEFAULT_PARTITION__"
-"""What readers of partitioned Parquet take for null."""
+NO_SPLIT = "unknown"
+"""Folder of lesions without a split: readers of partitioned Parquet cannot do with nulls alone."""
 STAMP = b"lesionzarr"
 """Key of the metadata of a file."""
 FAULT, AGAIN = "fault", "again"
@@ -109,6 +109,11 @@ def plan_units(lesions: Sequence[Lesion], most: int, *, whole_volumes: bool = Tr
                 groups[-1].extend(piece)
         units += [Unit(split, number, tuple(group)) for number, group in enumerate(groups)]
     return units
+
+
+def index_of(lesions: Sequence[Lesion]) -> pd.Index:
+    """Give the index of a table with a row for each of some lesions."""
+    return pd.Index([lesion.lesion_id for lesion in lesions], name="lesion_id", dtype=object)
 
 
 def run_units(

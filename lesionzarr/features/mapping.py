@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lesionzarr.errors import SettingError
-from lesionzarr.features._units import Output, plan_units, run_units
+from lesionzarr.features._units import Output, index_of, plan_units, run_units
 from lesionzarr.readers._checks import check_whole
 from lesionzarr.readers._request import find_lesions
 
@@ -99,7 +99,7 @@ def map_lesions(
         scheduler=scheduler,
         progress=progress,
     )
-    frame = frame.loc[[lesion.lesion_id for lesion in chosen]]
+    frame = frame.loc[index_of(chosen)]
     return frame[["split", *(name for name in frame if name != "split")]]
 
 
@@ -114,7 +114,7 @@ def _rows(
     frame = pd.DataFrame(result).reset_index(drop=True)
     if len(frame) != len(lesions):
         raise SettingError(f"the function gave {len(frame)} rows for {len(lesions)} lesions: one each is needed")
-    return frame.set_axis(pd.Index([lesion.lesion_id for lesion in lesions], name="lesion_id", dtype=object))
+    return frame.set_axis(index_of(lesions))
 
 
 def _describe(reader: Reader, function: Callable[[Batch], Any], batch_size: int) -> dict[str, Any]:

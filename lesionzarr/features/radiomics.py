@@ -16,7 +16,7 @@ import pandas as pd
 
 from lesionzarr.errors import IntegrityError, LesionzarrError, SettingError, StoreError, not_found
 from lesionzarr.features._bulk import Part, make_bulk
-from lesionzarr.features._units import AGAIN, FAULT, Output, plan_units, run_units
+from lesionzarr.features._units import AGAIN, FAULT, Output, index_of, plan_units, run_units
 from lesionzarr.features.discretise import Bins, discretise
 from lesionzarr.features.firstorder import FIRST_ORDER, first_order
 from lesionzarr.features.measure import measure_mask
@@ -161,7 +161,7 @@ def extract_features(  # noqa: PLR0913 - keywords, of which most calls need none
         scheduler=scheduler,
         progress=progress,
     )
-    return _ordered(frame).loc[[lesion.lesion_id for lesion in chosen]]
+    return _ordered(frame).loc[index_of(chosen)]
 
 
 def measure_lesions(catalog: Catalog, settings: Extraction, lesions: Sequence[Lesion]) -> pd.DataFrame:
@@ -183,7 +183,7 @@ def _measure_some(catalog: Catalog, settings: Extraction, lesions: Sequence[Lesi
                 raise
             faults[lesion.lesion_id] = error
     ids = [lesion.lesion_id for lesion in lesions]
-    frame = _features(parts, ids, settings).set_axis(pd.Index(ids, name="lesion_id", dtype=object))
+    frame = _features(parts, ids, settings).set_axis(index_of(lesions))
     frame.insert(0, "volume_id", [lesion.volume_id for lesion in lesions])
     if "recist" in settings.sets:
         sizes = features_of_store(catalog, lesions=ids, read=read, measure=settings.measure)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SIDES = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 """Surfaces cut the way to a neighbour that is outside in its middle."""
 
+ROUNDING = 1e-9
+
 
 def diameters(bulk: Bulk, spacing: Floats) -> Floats:
     """Measure the longest distance of two points where the surface cuts the way between voxel centres.
@@ -78,8 +80,19 @@ def _chain(points: NDArray[Any], owner: Ints, *, last: bool) -> Ints:
 def _longest(points: Floats) -> float:
     if not np.isfinite(points).all():
         return float("nan")
+    centred = points - (points.min(axis=0) + points.max(axis=0)) / 2
+    reach = np.linalg.norm(centred, axis=1)
+    # any long line will do: there and back from the point farthest out
+    there = _farthest(centred, int(reach.argmax()))
+    least = np.linalg.norm(centred[there] - centred[_farthest(centred, there)])
+    # no line from a point is longer than its reach and the longest reach together
+    points = points[reach + reach.max() >= least * (1 - ROUNDING)]
     centred = points - points.mean(axis=0)
     squares = (centred**2).sum(axis=1)
     distances = squares[:, None] + squares[None] - 2 * (centred @ centred.T)
     a, b = divmod(int(distances.argmax()), len(points))
     return float(np.linalg.norm(points[a] - points[b]))
+
+
+def _farthest(points: Floats, of: int) -> int:
+    return int(((points - points[of]) ** 2).sum(axis=1).argmax())

@@ -49,8 +49,7 @@ def first_order(bulk: Bulk, levels: Ints) -> dict[str, Floats]:
     centred = values - mean[bulk.owner]
     squares = centred * centred
     var = bulk.mean(squares)
-    order = np.lexsort((values, bulk.owner))
-    ranked = values[order]
+    ranked = np.concatenate([np.sort(own) for own in np.split(values, bulk.starts[1:])])
     low, p10, p25, median, p75, p90, high = (_percentile(ranked, bulk, q) for q in (0, 10, 25, 50, 75, 90, 100))
     energy = bulk.sum(values * values)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -217,26 +217,46 @@ def _features(parts: dict[str, Part], ids: list[str], settings: Extraction) -> p
     """Measure regions; a row of nulls for each lesion without one."""
     names = columns(settings.sets)
     values = np.full((len(ids), 2 + len(names)), np.nan)
-    rows = {name: row for row, name in enumerate(ids)}
-    for group in _groups(parts):
-        values[[rows[name] for name in group]] = _measure(list(group.values()), settings)
+    if parts:
+        values[[ids.index(name) for name in parts]] = measure_parts(list(parts.values()), settings)
     counts = pd.DataFrame(values[:, :2], columns=["voxels", "slices"]).astype("Int64")
     return pd.concat([counts, pd.DataFrame(values[:, 2:], columns=names)], axis=1)
 
 
-def _groups(parts: dict[str, Part]) -> list[dict[str, Part]]:
-    """Cut lesions into groups of so many voxels; those of one slice apart, which have fewer neighbours to look for."""
-    groups: list[dict[str, Part]] = []
+def measure_parts(parts: Sequence[Part], settings: Extraction) -> NDArray[np.float64]:
+    """Measure regions.
+
+    Parameters
+    ----------
+    parts
+        The regions.
+    settings
+        Which sets, and the bins.
+
+    Returns
+    -------
+    ndarray
+        float64 (lesion, value): voxels, slices, then the features in the order of `columns`.
+    """
+    values = np.full((len(parts), 2 + len(columns(settings.sets))), np.nan)
+    for group in _groups(parts):
+        values[group] = _measure([parts[number] for number in group], settings)
+    return values
+
+
+def _groups(parts: Sequence[Part]) -> list[list[int]]:
+    """Cut regions into groups of so many voxels; those of one slice apart, which have fewer neighbours to look for."""
+    groups: list[list[int]] = []
     for plane in (True, False):
         room = 0
-        for name, part in parts.items():
+        for number, part in enumerate(parts):
             if (len(part.mask) == 1) != plane:
                 continue
             voxels = int(np.count_nonzero(part.mask))
             if voxels > room:
-                groups.append({})
+                groups.append([])
                 room = BULK_VOXELS
-            groups[-1][name] = part
+            groups[-1].append(number)
             room -= voxels
     return groups
 

@@ -126,21 +126,22 @@ def _extent(bulk: Bulk, spacing: Floats) -> Floats:
 
 def _axes(bulk: Bulk, spacing: Floats, volume: Floats) -> dict[str, Floats]:
     """Give the axes by the moments of the voxel centres, the diameter, and how far the densities shift the centre."""
-    places = bulk.place * spacing[bulk.owner]
-    centre = np.stack([bulk.mean(column) for column in places.T], axis=1)
-    offset = places - centre[bulk.owner]
+    # in voxels, along one axis at a time, and in mm once they are added up
+    places = np.ascontiguousarray(bulk.place.T, dtype=np.float64)
+    offsets = [place - bulk.mean(place)[bulk.owner] for place in places]
     moments = np.empty((bulk.lesions, 3, 3))
     for a in range(3):
         for b in range(a, 3):
             # of a sample, as the reference values of IBSI have it; pyradiomics divides by the number of voxels
-            moments[:, a, b] = moments[:, b, a] = bulk.sum(offset[:, a] * offset[:, b]) / (bulk.counts - 1)
+            moments[:, a, b] = moments[:, b, a] = bulk.sum(offsets[a] * offsets[b]) / (bulk.counts - 1)
+    moments *= spacing[:, :, None] * spacing[:, None]
     known = np.isfinite(moments).all(axis=(1, 2))
     values = np.full((bulk.lesions, 3), np.nan)
     values[known] = np.linalg.eigvalsh(moments[known])
     # what is 0 but for rounding
     values[values < values.max(axis=1, keepdims=True) * 1e-12] = 0
     least, minor, major = 4 * np.sqrt(values.T)
-    heavy = np.stack([bulk.sum(column * bulk.values) for column in offset.T], axis=1)
+    heavy = np.stack([bulk.sum(offset * bulk.values) for offset in offsets], axis=1) * spacing
     total = bulk.sum(bulk.values)
     least = np.where(bulk.is_plane, np.nan, least)
     return {

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from lesionzarr.readers._request import LesionsLike
     from lesionzarr.store.catalog import Catalog
 
+    Planned = dict[str, Region | None]
+
 SETS = ("shape", "firstorder", "texture", "recist")
 """``shape``: `lesionzarr.features.shape`. ``firstorder``: `lesionzarr.features.firstorder`. ``texture``:
 `lesionzarr.features.texture`. ``recist``: `lesionzarr.features.measure`, of masks alone."""
@@ -166,11 +168,12 @@ def extract_features(  # noqa: PLR0913 - keywords, of which most calls need none
 
 def measure_lesions(catalog: Catalog, settings: Extraction, lesions: Sequence[Lesion]) -> pd.DataFrame:
     """Measure the lesions of one unit: what a worker does."""
-    return pd.concat([_measure_some(catalog, settings, some) for some in _reads(catalog, settings.region, lesions)])
+    planned = {lesion.lesion_id: _planned(catalog, settings.region, lesion) for lesion in lesions}
+    return pd.concat([_measure_some(catalog, settings, some, planned) for some in _reads(lesions, planned)])
 
 
-def _measure_some(catalog: Catalog, settings: Extraction, lesions: Sequence[Lesion]) -> pd.DataFrame:
-    read = _read_together(catalog, settings.region, lesions)
+def _measure_some(catalog: Catalog, settings: Extraction, lesions: Sequence[Lesion], planned: Planned) -> pd.DataFrame:
+    read = _read_together(catalog, settings.region, lesions, planned)
     parts: dict[str, Part] = {}
     faults: dict[str, LesionzarrError] = {}
     for lesion in lesions:
@@ -275,13 +278,13 @@ def _measure(parts: Sequence[Part], settings: Extraction) -> NDArray[np.float64]
     return np.stack([bulk.counts, bulk.slices, *(found[name] for name in columns(settings.sets))], axis=1)
 
 
-def _reads(catalog: Catalog, kind: str, lesions: Sequence[Lesion]) -> list[list[Lesion]]:
+def _reads(lesions: Sequence[Lesion], planned: Planned) -> list[list[Lesion]]:
     """Cut lesions into those that are read together."""
     reads: list[list[Lesion]] = []
     room = 0
     for lesion in lesions:
-        planned = _planned(catalog, kind, lesion)
-        voxels = 0 if planned is None else math.prod(planned.shape)
+        region = planned[lesion.lesion_id]
+        voxels = 0 if region is None else math.prod(region.shape)
         if voxels > room or not reads:
             reads.append([])
             room = READ_VOXELS
@@ -300,10 +303,10 @@ def _planned(catalog: Catalog, kind: str, lesion: Lesion) -> Region | None:
         return None
 
 
-def _read_together(catalog: Catalog, kind: str, lesions: Sequence[Lesion]) -> ReadRegion:
+def _read_together(catalog: Catalog, kind: str, lesions: Sequence[Lesion], planned: Planned) -> ReadRegion:
     """Read the regions of lesions at once; gives what reads one of them, or any other."""
-    planned = [(lesion.volume_id, _planned(catalog, kind, lesion)) for lesion in lesions]
-    keys = list(dict.fromkeys((volume_id, region) for volume_id, region in planned if region is not None))
+    places = ((lesion.volume_id, planned[lesion.lesion_id]) for lesion in lesions)
+    keys = list(dict.fromkeys((volume_id, region) for volume_id, region in places if region is not None))
     masked = [key for key in keys if kind == MASK and catalog.mask_array(key[0]) is not None]
     blocks: dict[tuple[str, Region], NDArray[Any]] = {}
     labels: dict[tuple[str, Region], NDArray[Any]] = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lesionzarr.errors import GeometryError
-from lesionzarr.features.pseudo_mask import pseudo_mask
+from lesionzarr.features.pseudo_mask import ROUNDING, extent, pseudo_mask
 from lesionzarr.features.store import find_mask, mask_region
 from lesionzarr.geometry import Region
 
@@ -65,12 +65,14 @@ def plan_region(lesion: Lesion, grid: Grid, kind: str) -> Region:
             raise GeometryError(f"lesion {lesion.lesion_id}: it has no box")
         ends = ((box.z0, box.z1), (box.y0, box.y1), (box.x0, box.x1))
     else:
-        if lesion.recist is None or lesion.key_z is None:
+        mark = lesion.mark
+        if mark is None or lesion.key_z is None:
             raise GeometryError(f"lesion {lesion.lesion_id}: it has no RECIST axes on a slice of the store")
-        x, y = lesion.recist[::2], lesion.recist[1::2]
-        # an ellipse round skew axes reaches past their ends, but never farther than both half axes together
-        reach = max(max(x) - min(x), max(y) - min(y)) / 2 + 1
-        ends = ((lesion.key_z, lesion.key_z), (min(y) - reach, max(y) + reach), (min(x) - reach, max(x) + reach))
+        try:
+            y0, x0, y1, x1 = extent(mark)
+        except GeometryError as error:
+            raise GeometryError(f"lesion {lesion.lesion_id}: {error}") from error
+        ends = ((lesion.key_z, lesion.key_z), (y0 - ROUNDING, y1 + ROUNDING), (x0 - ROUNDING, x1 + ROUNDING))
     start = [max(0, math.ceil(low)) for low, _ in ends]
     stop = [min(size, math.floor(high) + 1) for (_, high), size in zip(ends, grid.shape, strict=True)]
     if any(a >= b for a, b in zip(start, stop, strict=True)):
@@ -111,10 +113,7 @@ def find_region(
     mask = np.ones(region.shape, dtype=np.bool_)
     mark = lesion.mark
     if kind == ELLIPSE and mark is not None:
-        try:
-            mask = pseudo_mask(mark.shift(-region.start[1], -region.start[2]), region.shape[1:])[None]
-        except GeometryError as error:
-            raise GeometryError(f"lesion {lesion.lesion_id}: {error}") from error
+        mask = pseudo_mask(mark.shift(-region.start[1], -region.start[2]), region.shape[1:])[None]
         if not mask.any():
             raise GeometryError(f"lesion {lesion.lesion_id}: its ellipse holds no centre of a pixel; use its box")
     return mask, hu, region.start

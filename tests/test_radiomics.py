@@ -15,18 +15,21 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pytest
 import SimpleITK
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 import lesionzarr
 from lesionzarr.cli import main
-from lesionzarr.errors import SettingError
+from lesionzarr.errors import GeometryError, SettingError
 from lesionzarr.features._bulk import Part, make_bulk
 from lesionzarr.features.discretise import Bins, discretise
 from lesionzarr.features.firstorder import first_order
-from lesionzarr.features.pseudo_mask import pseudo_mask
+from lesionzarr.features.pseudo_mask import extent, pseudo_mask
 from lesionzarr.features.radiomics import SETS, columns
 from lesionzarr.features.shape import IN_PLANE, SHAPE, shape
 from lesionzarr.features.store import features_of_store
 from lesionzarr.features.texture import texture
+from lesionzarr.recist import Recist
 from lesionzarr.samples import deeplesion, recist_dataset
 
 IBSI_SETS = ("shape", "firstorder", "texture")
@@ -418,6 +421,30 @@ def test_every_lesion_is_measured_on_the_voxels_of_its_ellipse(store, table):
         assert row["split"] == lesion.split
 
 
+COORDINATES = st.floats(20, 40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*[COORDINATES] * 4), st.floats(0.1, 0.9), st.floats(0.1, 0.9), st.floats(2, 20), st.floats(0, 6.3))
+def test_an_ellipse_of_skew_axes_lies_in_what_is_read_for_it(ends, along, across, length, angle):
+    # the second axis crosses the first after a share `along` of it
+    x, y = (a + along * (b - a) for a, b in zip(ends[:2], ends[2:], strict=True))
+    way = np.array([np.cos(angle), np.sin(angle)]) * length
+    mark = Recist(*ends, *(np.array([x, y]) - across * way), *(np.array([x, y]) + (1 - across) * way))
+    try:
+        mask = pseudo_mask(mark, (64, 64))
+    except GeometryError:
+        assume(condition=False)
+    y0, x0, y1, x1 = extent(mark)
+    rows, cols = np.nonzero(mask)
+    assert ((rows >= y0 - 1e-6) & (rows <= y1 + 1e-6) & (cols >= x0 - 1e-6) & (cols <= x1 + 1e-6)).all()
+    # and what is read is no larger than it has to be
+    fine = pseudo_mask(mark.scale(16, 16), (1024, 1024)).nonzero()
+    if len(fine[0]):
+        reach = np.array([fine[0].min(), fine[1].min(), fine[0].max(), fine[1].max()]) / 16
+        assert np.abs(reach - (y0, x0, y1, x1)).max() < 1.5
+
+
 def test_a_box_holds_the_pixels_whose_centres_lie_in_it(store):
     catalog = lesionzarr.open(store)
     found = lesionzarr.extract_features(catalog, catalog.lesions.index[:5], sets=["firstorder"], region="box")
@@ -449,8 +476,8 @@ def test_each_chunk_is_decoded_once(store):
 
 
 def test_one_and_two_workers_give_the_same_table(store, table, two_workers, tmp_path):
-    settings = {"sets": IBSI_SETS, "region": "ellipse", "output": tmp_path / "features.parquet"}
-    found = lesionzarr.extract_features(lesionzarr.open(store), scheduler=two_workers, **settings)
+    chosen = {"sets": IBSI_SETS, "region": "ellipse", "output": tmp_path / "features.parquet"}
+    found = lesionzarr.extract_features(lesionzarr.open(store), scheduler=two_workers, **chosen)
     pd.testing.assert_frame_equal(found, table, check_exact=True)
 
 
@@ -509,11 +536,11 @@ def test_lesions_without_split_are_in_a_folder_of_their_own(masks, tmp_path):
 def test_an_output_of_something_else_is_refused(store, tmp_path, change):
     catalog = lesionzarr.open(store)
     folder = tmp_path / "features.parquet"
-    settings = {"sets": ["firstorder"], "region": "ellipse", "output": folder}
-    lesionzarr.extract_features(catalog, catalog.lesions.index[:5], **settings)
+    chosen = {"sets": ["firstorder"], "region": "ellipse", "output": folder}
+    lesionzarr.extract_features(catalog, catalog.lesions.index[:5], **chosen)
     lesions = catalog.lesions.index[: change.pop("lesions", 5)]
     with pytest.raises(SettingError, match="is of other lesions or settings; delete the folder or name another"):
-        lesionzarr.extract_features(catalog, lesions, **(settings | change))
+        lesionzarr.extract_features(catalog, lesions, **(chosen | change))
 
 
 def test_damage_costs_the_lesions_in_it_alone_and_is_tried_again(masks, tmp_path):
@@ -598,23 +625,10 @@ def test_a_function_is_run_over_crops_with_any_number_of_workers(store, two_work
     assert len(before) >= LESIONS // 64
     lesionzarr.map_lesions(crops, None, mean_and_most, output=tmp_path / "mapped.parquet")
     assert files(tmp_path / "mapped.parquet") == before
-
-
-def test_embeddings_of_a_network_become_columns(store):
-    torch = pytest.importorskip("torch", reason="torch absent: pip install 'lesionzarr[torch]'")
-    catalog = lesionzarr.open(store)
-    crops = lesionzarr.CropReader(catalog, size=(1, 16, 16), window="soft-tissue", dtype="float32")
-    torch.manual_seed(0)
-    layers = torch.nn.Conv2d(1, 4, 5), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
-    network = torch.nn.Sequential(*layers).eval()
-
-    def embed(batch):
-        with torch.inference_mode():
-            return network(torch.from_numpy(batch.image[:, :, 0])).numpy()
-
-    found = lesionzarr.map_lesions(crops, catalog.lesions.index[:10], embed, batch_size=4)
-    assert list(found.columns) == ["split", "0", "1", "2", "3"]
-    np.testing.assert_allclose(found.iloc[[7], 1:], embed(crops.read_batch(found.index[7])), rtol=1e-5)
+    others = [lambda batch: batch.image.mean(axis=(1, 2, 3, 4)), lambda batch: batch.image.min(axis=(1, 2, 3, 4))]
+    lesionzarr.map_lesions(crops, None, others[0], output=tmp_path / "lambda.parquet")
+    with pytest.raises(SettingError, match="of other lesions or settings"):
+        lesionzarr.map_lesions(crops, None, others[1], output=tmp_path / "lambda.parquet")
 
 
 def test_a_function_that_gives_another_number_of_rows_is_told(store):

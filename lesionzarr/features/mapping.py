@@ -54,7 +54,7 @@ def map_lesions(
         Most lesions per batch. Batches are the same for any number of workers.
     output
         Folder for a Parquet dataset partitioned by split, one file a batch. What is there from an earlier run of the
-        same function (by name), reader, lesions and voxels is kept: another version of a function needs another folder.
+        same function (its name and code, but not what it refers to), reader, lesions and voxels is kept.
     progress
         Called with the lesions that are done and all of them.
 
@@ -121,4 +121,9 @@ def _describe(reader: Reader, function: Callable[[Batch], Any], batch_size: int)
     """Give plain values that tell this work from others."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     settings = {item.name: repr(getattr(reader, item.name)) for item in fields(reader) if item.name != "catalog"}
-    return {"function": name, "reader": type(reader).__name__, "settings": settings, "batch_size": batch_size}
+    code = getattr(function, "__code__", None)
+    body: list[Any] = []
+    if code is not None:
+        plain = [value for value in code.co_consts if isinstance(value, (int, float, str))]
+        body = [code.co_code.hex(), list(code.co_names), plain]
+    return {"function": [name, body], "reader": type(reader).__name__, "settings": settings, "batch_size": batch_size}

@@ -148,7 +148,9 @@ def _pyradiomics(parts: Sequence[Part], which: str) -> float:
         extractor.enableFeatureClassByName(name)
 
     def measure(part: Part) -> None:
-        images: list[Any] = [GetImageFromArray(array) for array in (part.hu, part.mask.astype(np.uint8))]
+        # it takes a mask without a voxel outside for one without a lesion
+        padded = (np.pad(array, ((0, 0), (1, 1), (1, 1))) for array in (part.hu, part.mask.astype(np.uint8)))
+        images: list[Any] = [GetImageFromArray(array) for array in padded]
         for image in images:
             image.SetSpacing([float(side or 1) for side in part.spacing_mm[::-1]])
         extractor.execute(*images)

@@ -97,6 +97,33 @@ def pseudo_outline(recist: Recist, steps: int = 8) -> list[tuple[float, float]]:
     return points
 
 
+def extent(recist: Recist) -> tuple[float, float, float, float]:
+    """Give the smallest y and x, then the largest, of the quarter-ellipses between the ends of both axes.
+
+    Parameters
+    ----------
+    recist
+        Axes, in pixels.
+
+    Returns
+    -------
+    tuple of float
+
+    Raises
+    ------
+    GeometryError
+        As `pseudo_mask`.
+    """
+    (x, y), halves = _halves(recist)
+    # of a quarter, u along + v across with u2 + v2 = 1, a coordinate is greatest where both parts add to it
+    quarters = [(along, across) for along in halves[:2] for across in halves[2:]]
+    low, high = (
+        [max(math.hypot(max(one[i] * sign, 0.0), max(two[i] * sign, 0.0)) for one, two in quarters) for i in (0, 1)]
+        for sign in (-1, 1)
+    )
+    return y - low[1], x - low[0], y + high[1], x + high[0]
+
+
 def _halves(recist: Recist) -> tuple[tuple[float, float], list[tuple[float, float]]]:
     """Give the crossing of the axes, (x, y), and the way from there to each of the four ends."""
     (ax, ay, bx, by), (cx, cy, dx, dy) = recist.axes

@@ -179,7 +179,7 @@ def _measure_some(catalog: Catalog, settings: Extraction, lesions: Sequence[Lesi
     for lesion in lesions:
         try:
             grid = catalog.grid(lesion.volume_id)
-            mask, hu, _ = find_region(lesion, grid, settings.region, read)
+            mask, hu, _ = find_region(lesion, grid, settings.region, read, planned[lesion.lesion_id])
             parts[lesion.lesion_id] = _cut(mask, hu, grid.spacing_mm)
         except LesionzarrError as error:
             if isinstance(error, StoreError) and not isinstance(error, IntegrityError):

@@ -81,7 +81,7 @@ def plan_region(lesion: Lesion, grid: Grid, kind: str) -> Region:
 
 
 def find_region(
-    lesion: Lesion, grid: Grid, kind: str, read: ReadRegion
+    lesion: Lesion, grid: Grid, kind: str, read: ReadRegion, region: Region | None = None
 ) -> tuple[NDArray[np.bool_], NDArray[Any], tuple[int, int, int]]:
     """Give the voxels of a region.
 
@@ -91,6 +91,8 @@ def find_region(
         As of `plan_region`.
     read
         Gives mask and densities of a region of a volume.
+    region
+        Of a box or an ellipse, what `plan_region` said.
 
     Returns
     -------
@@ -108,7 +110,7 @@ def find_region(
     """
     if kind == MASK:
         return find_mask(lesion, grid, read)
-    region = plan_region(lesion, grid, kind)
+    region = region or plan_region(lesion, grid, kind)
     _, hu = read(lesion.volume_id, region)
     mask = np.ones(region.shape, dtype=np.bool_)
     mark = lesion.mark

@@ -4,8 +4,8 @@
 
 A synthetic DeepLesion is converted, and all lesions are measured on their ellipses with one and with two workers, which
 have to give the same table; a third run is killed half way and gone on with, and has to give it too. pyradiomics takes
-a sample of the lesions, from arrays that are in memory already or, one after the other, from the same store. The package
-alone, and not the reading, is in the rows ``arrays``.
+a sample of the lesions, from arrays that are in memory already or, one after the other, from the same store. The
+package alone, and not the reading, is in the rows ``arrays``.
 """
 
 from __future__ import annotations

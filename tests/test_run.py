@@ -433,8 +433,7 @@ MOMENTS = {
 
 
 @posix
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("moment", "workers"), zip(MOMENTS, (2, 1, 2, 1, 2), strict=True))
 def test_a_conversion_killed_at_any_moment_goes_on_to_the_same_bytes(
     many, many_store, whole, tmp_path, workers, moment
 ):

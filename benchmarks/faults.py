@@ -55,6 +55,9 @@ def main() -> None:
             same = digests(Bucket(URL, server.options)) == digests_of_folder(folder / "local.zarr")
             _check(same, "the store differs from that of the local conversion")
             print("every object of the store is that of the local conversion, byte by byte")
+            found = lesionzarr.verify(URL, storage_options=server.options)
+            _check(not found.issues, "\n".join(str(issue) for issue in found.issues))
+            print(f"verify: nothing wrong, {len(found.leftovers)} leftovers")
 
 
 def _one(source: Path, options: dict[str, Any], server: SeaweedFS, proxy: Proxy, arguments: argparse.Namespace) -> None:

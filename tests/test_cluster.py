@@ -36,6 +36,7 @@ def test_killed_workers_a_killed_server_and_a_bad_network_cost_nothing(many, who
     assert told.report["failed"] == []
     assert sorted(told.report["converted"]) == sorted(everything)
     assert digests(Bucket(url, s3_server.options)) == digests_of_folder(whole)
+    assert lesionzarr.verify(url, storage_options=s3_server.options).issues == ()
 
 
 def test_a_cluster_that_runs_already_is_used_and_left_running(many, whole, tmp_path):

@@ -613,7 +613,7 @@ print(peak[0].split()[1] if peak else "")
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     """Give folder, store and peak memory in MB of a conversion of 4,889 lesions, as many as the validation split."""
-    folder = deeplesion(tmp_path_factory.mktemp("large") / "DeepLesion", lesions=4889, image_size=16, slices=5)
+    folder = deeplesion(tmp_path_factory.mktemp("large") / "DeepLesion", lesions=4889, image_size=16, slices=1)
     store = folder.parent / "s.zarr"
     command = [sys.executable, "-W", "error", "-c", CONVERT, str(folder), str(store)]
     peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

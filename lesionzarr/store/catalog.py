@@ -81,6 +81,7 @@ class Catalog:
     _known: dict[str, Lesion] = field(default_factory=dict, init=False, repr=False)
     _grids: dict[str, Grid] = field(default_factory=dict, init=False, repr=False)
     _arrays: dict[str, Stored] = field(default_factory=dict, init=False, repr=False)
+    _columns: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.lesions)
@@ -227,12 +228,19 @@ class Catalog:
         known = self._arrays.get(volume_id)
         if known is None:
             self._check_volume(volume_id)
-            metadata = json.loads(str(self.volumes["array"][volume_id]))
-            modality = str(self.volumes["modality"][volume_id])
+            metadata = json.loads(str(self._cell(volume_id, "array")))
+            modality = str(self._cell(volume_id, "modality"))
             array = self._with_shards(parse_layout(metadata, layout.KINDS[modality].array), volume_id, "voxels")
-            tags = json.loads(str(self.volumes["tags"][volume_id]))
+            tags = json.loads(str(self._cell(volume_id, "tags")))
             known = self._arrays[volume_id] = Stored(array, metadata["fill_value"], modality, tags)
         return known
+
+    def _cell(self, volume_id: str, column: str) -> Any:
+        # pandas takes a tenth of a millisecond for a cell, and thousands of volumes have dozens
+        known = self._columns.get(column)
+        if known is None:
+            known = self._columns[column] = dict(zip(self.volumes.index, self.volumes[column].tolist(), strict=True))
+        return known[volume_id]
 
     def _check_volume(self, volume_id: str) -> None:
         if volume_id not in self.volumes.index:
@@ -240,8 +248,9 @@ class Catalog:
 
     def _make_grid(self, volume_id: str) -> Grid:
         self._check_volume(volume_id)
-        row: dict[Any, Any] = self.volumes.loc[volume_id].to_dict()
-        z_mm, y_mm, x_mm = (row[f"spacing_{name}_mm"] for name in "zyx")
+        names = ("slices", "rows", "columns", "orientation", "affine")
+        row = {name: self._cell(volume_id, name) for name in names}
+        z_mm, y_mm, x_mm = (self._cell(volume_id, f"spacing_{name}_mm") for name in "zyx")
         return Grid(
             (row["slices"], row["rows"], row["columns"]),
             (None if math.isnan(z_mm) else z_mm, y_mm, x_mm),
@@ -309,7 +318,7 @@ class Catalog:
         """Give the Zarr metadata of the mask of a volume; None where it has none. Nothing is read for that."""
         self._check_volume(volume_id)
         # stores of the first versions have no such column
-        cell = self.volumes["mask_array"][volume_id] if "mask_array" in self.volumes else None
+        cell = self._cell(volume_id, "mask_array") if "mask_array" in self.volumes else None
         return json.loads(cell) if isinstance(cell, str) else None
 
     def mask_layout(self, volume_id: str) -> ArrayLayout | None:
@@ -324,10 +333,10 @@ class Catalog:
         # stores of the first versions have no such column
         if array is None or "shards" not in self.volumes:
             return array
-        shards = json.loads(str(self.volumes["shards"][volume_id]))
+        shards = json.loads(str(self._cell(volume_id, "shards")))
         objects = tuple((length, head) for length, head in shards.get(name, ()))
         return replace(
-            array, objects=objects, version=f"{self.volumes[name][volume_id]} {self.volumes['profile'][volume_id]}"
+            array, objects=objects, version=f"{self._cell(volume_id, name)} {self._cell(volume_id, 'profile')}"
         )
 
     def _open_group(self, key: str, names: Sequence[str]) -> xr.Dataset:

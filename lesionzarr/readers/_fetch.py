@@ -105,7 +105,6 @@ class Fetcher:
         self.cache = ChunkCache(cache_bytes)
         self._shards = Shards(location, disk)
         self._is_near = self._shards.is_near
-        self._scratch = local()
 
     def read(
         self,
@@ -216,7 +215,7 @@ class Fetcher:
             return
         # a chunk that is kept is kept whole
         rows = np.tile([0, array.chunk[0]], (len(number), 1)) if self.cache else plan.rows[number]
-        decoder = self._decoder(array)
+        decoder = _decoder(array)
         for part, places in self._bring(spans, entries, owner, decoder, heads):
             chunks = decoder.decode(places, entries[part, 1], rows[part])
             numbers, owners = number[part].tolist(), owner[part].tolist()
@@ -297,14 +296,6 @@ class Fetcher:
         starts = entries[begin[:-1], 0]
         return begin, starts, entries[begin[1:] - 1].sum(axis=1) - starts
 
-    def _decoder(self, array: ArrayLayout) -> ChunkDecoder:
-        """Give this thread's decoder for chunks like those of an array."""
-        key = array.coding
-        known: tuple[Any, ChunkDecoder] | None = getattr(self._scratch, "decoder", None)
-        if known is None or known[0] != key:
-            known = self._scratch.decoder = key, ChunkDecoder(array)
-        return known[1]
-
 
 def fetcher_of(catalog: Catalog) -> Fetcher:
     """Give the fetcher of an opened store, which lives as long as that does."""
@@ -317,7 +308,18 @@ def fetcher_of(catalog: Catalog) -> Fetcher:
     return known[1]
 
 
+# a decoder has megabytes, and a bucket is read by many threads: all stores of a process share those of each
+_SCRATCH = local()
 _FETCHERS: WeakKeyDictionary[Catalog, tuple[int, Fetcher]] = WeakKeyDictionary()
+
+
+def _decoder(array: ArrayLayout) -> ChunkDecoder:
+    """Give this thread's decoder for chunks like those of an array."""
+    key = array.coding
+    known: tuple[Any, ChunkDecoder] | None = getattr(_SCRATCH, "decoder", None)
+    if known is None or known[0] != key:
+        known = _SCRATCH.decoder = key, ChunkDecoder(array)
+    return known[1]
 
 
 def _head_bytes(span: Span) -> int:

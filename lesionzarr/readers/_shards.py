@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 OPEN_SHARDS = 256
-"""Shards that are kept open, each with a file handle and an index of 16 bytes a chunk."""
+"""Shards of a disk that are kept open, each with a file handle and an index of 16 bytes a chunk."""
+
+FAR_OPEN_SHARDS = 4096
+"""The same of a bucket, without handles. A shard that is forgotten costs another round trip, so there have to be more
+than all batches of this process hold at a time; the indexes of so many have some 30 MB."""
 
 
 class Shard(NamedTuple):
@@ -66,6 +70,7 @@ class Shards:
 
     def __init__(self, location: Location, disk: DiskCache | None = None) -> None:
         self.is_near = isinstance(location, Folder)
+        self._most = OPEN_SHARDS if self.is_near else FAR_OPEN_SHARDS
         self.pace = Pace()
         self._location, self._disk = location, disk
         self._open: OrderedDict[tuple[str, int], OpenShard] = OrderedDict()
@@ -104,7 +109,7 @@ class Shards:
     def _keep(self, shard: Shard, opened: OpenShard) -> None:
         with self._lock:
             self._open[shard.volume_id, shard.number] = opened
-            if len(self._open) > OPEN_SHARDS:
+            if len(self._open) > self._most:
                 self._open.popitem(last=False)
 
     def entries(self, shard: Shard, inner: Ints) -> Ints:

@@ -11,7 +11,6 @@ from servers import Static
 
 import lesionzarr
 from lesionzarr.errors import LesionzarrError, NotFoundError, StoreError
-from lesionzarr.readers._disk_cache import BLOCK_BYTES, DiskCache
 from lesionzarr.store.index import write_catalog
 
 SIZE = (9, 64, 64)
@@ -183,24 +182,6 @@ def test_a_torn_file_is_read_again(damage, published, s3_server, expected, tmp_p
     again = reader_of(published, s3_server.options, local_cache=tmp_path)
     np.testing.assert_array_equal(again.read_batch(ids).image, images)
     assert again.traffic().requests == 0
-
-
-def test_the_limit_of_the_folder_is_kept(tmp_path):
-    cache = DiskCache(tmp_path, 5 * BLOCK_BYTES)
-    block = np.arange(BLOCK_BYTES, dtype=np.uint32).view(np.uint8)[:BLOCK_BYTES]
-    for number in range(40):
-        cache.put(str(number), block)
-        assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 6 * BLOCK_BYTES
-    assert cache.get("0", BLOCK_BYTES) is None
-    np.testing.assert_array_equal(cache.get("39", BLOCK_BYTES), block)
-
-
-def test_a_folder_that_cannot_be_written_is_told(published, s3_server, expected, tmp_path):
-    file = tmp_path / "file"
-    file.write_text("")
-    reader = reader_of(published, s3_server.options, local_cache=file)
-    with pytest.raises(StoreError, match=r"local cache file: .*; free some space, or name another folder"):
-        reader.read(expected[0][0])
 
 
 # publishing, and what can be wrong with an address

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
 from itertools import pairwise
 from threading import Lock, local
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,12 +17,13 @@ import numpy as np
 from lesionzarr.readers._cache import ChunkCache
 from lesionzarr.readers._chunks import merge_ranges, plan_chunks
 from lesionzarr.readers._disk_cache import DiskCache
-from lesionzarr.readers._shards import Shard, Shards
+from lesionzarr.readers._runs import Regions, Span, runs_of, spans_of, touched_by
+from lesionzarr.readers._shards import Head, Shard, ShardError, Shards, is_same
 from lesionzarr.readers._threads import run_all
 from lesionzarr.store.chunks import ChunkDecoder, DamagedChunkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from lesionzarr.store.location import Location
 
     Ints = NDArray[np.int64]
-    Heads = dict[tuple[str, int], NDArray[np.uint8]]
+    Heads = dict[tuple[str, int], Head]
+    Asked = tuple["Span", Ints, list[tuple[int, NDArray[np.uint8]]]]
 
 FAR_THREADS = 32
 """Requests to a bucket at a time: they wait more than they work."""
@@ -48,34 +49,21 @@ AHEAD_WASTE = 3
 CHUNKS_PER_THREAD = 16
 """Fewer chunks of a disk are not worth waking another thread: a millisecond of decoding against tenths of one."""
 
-RUN_BYTES = 4 * 1024 * 1024
-"""Decoded bytes of the chunks that a thread takes on at a time."""
-
 REQUEST_BYTES = 16 * 1024 * 1024
 """Most bytes of one request, unless a single chunk has more; a thread holds those of less than two."""
 
 
-@dataclass(frozen=True)
-class Regions:
-    """What is to be read: blocks of voxels of several arrays."""
+class Located(NamedTuple):
+    """Where chunks of some spans are, in their order in the objects."""
 
-    volumes: Sequence[str]
-    """Ids of the arrays."""
-    layouts: Sequence[ArrayLayout]
-    """One per array."""
-    volume: Ints
-    """(region,): which array."""
-    start: Ints
-    stop: Ints
-    """(region, 3): first and last voxel, half-open, inside the array."""
-
-
-class Span(NamedTuple):
-    """Chunks of one object."""
-
-    shard: Shard
     numbers: Ints
     """(chunk,): of the plan."""
+    owner: Ints
+    """(chunk,): which span."""
+    entries: Ints
+    """(chunk, 2): offset and length in the object."""
+    indexes: list[Ints]
+    """Of the object of each span, as it was when this was looked up."""
 
 
 class _Parts:
@@ -141,8 +129,8 @@ class Fetcher:
             threads = max(threads, FAR_THREADS)
             parts = min(threads, len(regions.volume))
             heads = self._open_ahead(plan, regions, threads)
-        runs = _runs(plan, regions, parts)
-        touched, pending = _touched(plan, runs, len(regions.volume))
+        runs = runs_of(plan, regions, parts)
+        touched, pending = touched_by(plan, runs, len(regions.volume))
         lock = Lock()
 
         def work(number: int) -> None:
@@ -163,17 +151,16 @@ class Fetcher:
     def costs(self, plan: ChunkPlan, regions: Regions) -> tuple[int, int]:
         """Give the number of requests for the chunks of a plan, and their bytes; opens their shards."""
         requests = size = 0
-        for first, last in _runs(plan, regions, 1):
-            spans = _spans(plan, first, last, regions)
-            _, owner, entries = self._locate(plan, spans, [span.numbers for span in spans])
-            _, _, sizes = self._ranges(entries, owner)
+        for first, last in runs_of(plan, regions, 1):
+            spans = spans_of(plan, first, last, regions)
+            _, _, sizes = self._ranges(self._locate(plan, spans, [span.numbers for span in spans]))
             requests += len(sizes)
             size += int(sizes.sum())
         return requests, size
 
     def _open_ahead(self, plan: ChunkPlan, regions: Regions, threads: int) -> Heads:
         """Open the shards of a plan, several at a time, and read with their indexes what is likely to be wanted."""
-        spans = [span for span in _spans(plan, 0, len(plan.owner), regions) if not self._shards.is_open(span.shard)]
+        spans = [span for span in spans_of(plan, 0, len(plan.owner), regions) if not self._shards.is_open(span.shard)]
         heads: Heads = {}
         left = AHEAD_BYTES
         wanted = []
@@ -184,7 +171,7 @@ class Fetcher:
 
         def open_one(item: tuple[Shard, int]) -> None:
             shard, size = item
-            heads[shard.volume_id, shard.number] = self._shards.open_with_head(shard, size)
+            heads[shard.place] = self._shards.open_with_head(shard, size)
 
         run_all(open_one, wanted, threads)
         return heads
@@ -201,24 +188,40 @@ class Fetcher:
         first, last = run
         parts = _Parts(plan, first, last, target)
         alike: dict[Any, list[Span]] = {}
-        for span in _spans(plan, first, last, regions):
+        for span in spans_of(plan, first, last, regions):
             alike.setdefault(span.shard.array.coding, []).append(span)
         for spans in alike.values():
-            self._scatter(plan, spans, parts, heads)
+            self._scatter_anew(plan, spans, parts, heads)
+
+    def _scatter_anew(self, plan: ChunkPlan, spans: list[Span], parts: _Parts, heads: Heads) -> None:
+        """Scatter chunks, once more with any shard that is not what it was, or is damaged where it is kept."""
+        renewed: dict[tuple[str, int], Shard] = {}
+        while True:
+            try:
+                self._scatter(plan, spans, parts, heads)
+                break
+            except ShardError as error:
+                if error.shard.place in renewed:
+                    raise
+                renewed[error.shard.place] = error.shard
+                heads.pop(error.shard.place, None)
+                self._shards.renew(error.shard)
+        for shard in renewed.values():
+            self._shards.settle(shard)
 
     def _scatter(self, plan: ChunkPlan, spans: list[Span], parts: _Parts, heads: Heads) -> None:
         """Bring chunks of arrays that are coded alike, and copy their parts to where they belong."""
         array = spans[0].shard.array
         wanted = [self._wanted(plan, span, parts) for span in spans]
-        number, owner, entries = self._locate(plan, spans, wanted)
-        if not len(number):
+        found = self._locate(plan, spans, wanted)
+        if not len(found.numbers):
             return
         # a chunk that is kept is kept whole
-        rows = np.tile([0, array.chunk[0]], (len(number), 1)) if self.cache else plan.rows[number]
+        rows = np.tile([0, array.chunk[0]], (len(found.numbers), 1)) if self.cache else plan.rows[found.numbers]
         decoder = _decoder(array)
-        for part, places in self._bring(spans, entries, owner, decoder, heads):
-            chunks = decoder.decode(places, entries[part, 1], rows[part])
-            numbers, owners = number[part].tolist(), owner[part].tolist()
+        for part, places in self._bring(spans, found, decoder, heads):
+            chunks = decoder.decode(places, found.entries[part, 1], rows[part])
+            numbers, owners = found.numbers[part].tolist(), found.owner[part].tolist()
             try:
                 for each, of, (chunk, row) in zip(numbers, owners, chunks, strict=True):
                     if self.cache:
@@ -227,13 +230,13 @@ class Fetcher:
             except DamagedChunkError as error:
                 raise self._shards.damaged(spans[owners[error.number]].shard, str(error)) from error
 
-    def _locate(self, plan: ChunkPlan, spans: list[Span], wanted: list[Ints]) -> tuple[Ints, Ints, Ints]:
-        """Give number, number of the span, and offset and length of the wanted chunks, in their order in the file."""
+    def _locate(self, plan: ChunkPlan, spans: list[Span], wanted: list[Ints]) -> Located:
+        """Look up where the wanted chunks of each span are."""
         found = [self._shards.entries(span.shard, plan.inner[some]) for span, some in zip(spans, wanted, strict=True)]
-        number, entries = np.concatenate(wanted), np.concatenate(found)
+        numbers, entries = np.concatenate(wanted), np.concatenate([entries for _, entries in found])
         owner = np.arange(len(spans)).repeat([len(some) for some in wanted])
         order = np.lexsort((entries[:, 0], owner))
-        return number[order], owner, entries[order]
+        return Located(numbers[order], owner, entries[order], [index for index, _ in found])
 
     def _wanted(self, plan: ChunkPlan, span: Span, parts: _Parts) -> Ints:
         """Copy the parts of chunks that the cache holds; give the numbers of the others."""
@@ -249,10 +252,10 @@ class Fetcher:
         return np.array(wanted, dtype=np.int64)
 
     def _bring(
-        self, spans: list[Span], entries: Ints, owner: Ints, decoder: ChunkDecoder, heads: Heads
+        self, spans: list[Span], found: Located, decoder: ChunkDecoder, heads: Heads
     ) -> Iterator[tuple[slice, Ints]]:
         """Read chunks into the room of a decoder, so many at a time; give which, and their places."""
-        begin, starts, sizes = self._ranges(entries, owner)
+        begin, starts, sizes = self._ranges(found)
         ends = sizes.cumsum()
         load = (ends - sizes) // REQUEST_BYTES
         for a, b in pairwise([0, *((load[1:] != load[:-1]).nonzero()[0] + 1).tolist(), len(sizes)]):
@@ -260,41 +263,38 @@ class Fetcher:
             bases -= bases[0]
             room = decoder.room(int(sizes[a:b].sum()))
             asked: dict[int, list[tuple[int, NDArray[np.uint8]]]] = {}
-            owners = owner[begin[a:b]].tolist()
+            owners = found.owner[begin[a:b]].tolist()
             places = zip(owners, starts[a:b].tolist(), bases.tolist(), sizes[a:b].tolist(), strict=True)
             for of, start, base, size in places:
                 asked.setdefault(of, []).append((start, room[base : base + size]))
-            self._ask([(spans[of].shard, wanted) for of, wanted in asked.items()], heads)
+            self._ask([(spans[of], found.indexes[of], wanted) for of, wanted in asked.items()], heads)
             part = slice(int(begin[a]), int(begin[b]))
             counts = begin[a + 1 : b + 1] - begin[a:b]
-            yield part, entries[part, 0] + (bases - starts[a:b]).repeat(counts)
+            yield part, found.entries[part, 0] + (bases - starts[a:b]).repeat(counts)
 
-    def _ask(self, asked: list[tuple[Shard, list[tuple[int, NDArray[np.uint8]]]]], heads: Heads) -> None:
-        """Read ranges of several shards."""
-        if self._is_near:
-            for shard, ranges in asked:
-                # one by one, so that no more files are open than are kept open
-                self._shards.open(shard).blob.read_ranges(ranges)
-            return
+    def _ask(self, asked: list[Asked], heads: Heads) -> None:
+        """Read ranges of several shards, each of the version that has that index."""
 
-        def ask(item: tuple[Shard, list[tuple[int, NDArray[np.uint8]]]]) -> None:
-            shard, ranges = item
-            left = _take(heads.get((shard.volume_id, shard.number)), ranges)
+        def ask(item: Asked) -> None:
+            span, index, ranges = item
+            head = heads.get(span.shard.place)
+            left = _take(head.data, ranges) if head and is_same(head.index, index) else ranges
             if left:
-                self._shards.open(shard).blob.read_ranges(left)
+                self._shards.read(span.shard, index, left)
 
-        run_all(ask, asked, FAR_THREADS)
+        # of a disk one by one, so that no more files are open than are kept open
+        run_all(ask, asked, 1 if self._is_near else FAR_THREADS)
 
     def traffic(self) -> Traffic:
         """Give what was asked of a bucket, and how fast it was; reads of a disk are not counted."""
         return self._shards.pace.traffic()
 
-    def _ranges(self, entries: Ints, owner: Ints) -> tuple[Ints, Ints, Ints]:
+    def _ranges(self, found: Located) -> tuple[Ints, Ints, Ints]:
         """Give which chunks begin a request, and the first byte and the bytes of each."""
         gap = 0 if self._is_near else self._shards.pace.gap()
-        begin = merge_ranges(entries, owner, gap, REQUEST_BYTES)
-        starts = entries[begin[:-1], 0]
-        return begin, starts, entries[begin[1:] - 1].sum(axis=1) - starts
+        begin = merge_ranges(found.entries, found.owner, gap, REQUEST_BYTES)
+        starts = found.entries[begin[:-1], 0]
+        return begin, starts, found.entries[begin[1:] - 1].sum(axis=1) - starts
 
 
 def fetcher_of(catalog: Catalog) -> Fetcher:
@@ -332,12 +332,8 @@ def _head_bytes(span: Span) -> int:
     return head if head <= AHEAD_WASTE * likely else 0
 
 
-def _take(
-    head: NDArray[np.uint8] | None, ranges: list[tuple[int, NDArray[np.uint8]]]
-) -> list[tuple[int, NDArray[np.uint8]]]:
+def _take(head: NDArray[np.uint8], ranges: list[tuple[int, NDArray[np.uint8]]]) -> list[tuple[int, NDArray[np.uint8]]]:
     """Fill what the first bytes of an object hold; give the other ranges."""
-    if head is None:
-        return ranges
     left = []
     for start, out in ranges:
         if start + len(out) <= len(head):
@@ -350,47 +346,3 @@ def _take(
 def _key(plan: ChunkPlan, span: Span, number: int) -> tuple[str, int, int]:
     """Give what the cache knows a chunk by."""
     return span.shard.volume_id, span.shard.number, int(plan.inner[number])
-
-
-def _spans(plan: ChunkPlan, first: int, last: int, regions: Regions) -> list[Span]:
-    """Sort chunks into those of one object each."""
-    volume, shard = plan.volume[first:last], plan.shard[first:last]
-    order = np.lexsort((shard, volume))
-    volume, shard = volume[order], shard[order]
-    ends = (((shard[1:] != shard[:-1]) | (volume[1:] != volume[:-1])).nonzero()[0] + 1).tolist()
-    spans = []
-    for a, b in pairwise([0, *ends, last - first] if last > first else [0]):
-        number = int(volume[a])
-        spans.append(Span(Shard(regions.volumes[number], regions.layouts[number], int(shard[a])), first + order[a:b]))
-    return spans
-
-
-def _runs(plan: ChunkPlan, regions: Regions, threads: int) -> list[tuple[int, int]]:
-    """Cut the chunks into runs: whole regions, unless there are fewer regions than threads."""
-    chunks = len(plan.owner)
-    if not chunks:
-        return []
-    sizes = [array.chunk[0] * array.row_bytes for array in regions.layouts]
-    if threads == 1 and chunks * max(sizes) <= RUN_BYTES:
-        return [(0, chunks)]
-    done = np.array(sizes)[plan.volume].cumsum()
-    runs = max(threads, -(-int(done[-1]) // RUN_BYTES))
-    ends = np.append((plan.owner[1:] != plan.owner[:-1]).nonzero()[0] + 1, chunks)
-    if len(ends) < threads:
-        ends = np.arange(1, chunks + 1)
-    wanted = np.arange(1, runs + 1) * (int(done[-1]) / runs)
-    # sums are whole numbers, and a half is more than what rounding adds
-    cuts = np.unique(ends[np.searchsorted(done[ends - 1], wanted - 0.5)]).tolist()
-    return list(pairwise([0, *cuts]))
-
-
-def _touched(plan: ChunkPlan, runs: list[tuple[int, int]], regions: int) -> tuple[list[list[int]], list[int]]:
-    """Give the regions that each run brings voxels for, and for each region the number of such runs."""
-    if regions == 1:
-        return [[0]] * len(runs), [len(runs)]
-    ends = plan.pairs[[b for _, b in runs]] if runs else plan.pairs[:0]
-    run = np.searchsorted(ends, np.arange(len(plan.region)), side="right")
-    both = np.unique(run * regions + plan.region)
-    run, region = np.divmod(both, regions)
-    parts = np.split(region, np.flatnonzero(np.diff(run)) + 1) if len(both) else []
-    return [part.tolist() for part in parts], np.bincount(region, minlength=regions).tolist()

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from lesionzarr.readers._threads import run_all
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from lesionzarr.store.location import Blob
+    from lesionzarr.store._blob import BucketBlob
 
 SMALL_BYTES = 64 * 1024
 """A request of no more takes as long as an empty one."""
@@ -21,6 +23,9 @@ SMALL_BYTES = 64 * 1024
 LEAST_GAP_BYTES = 64 * 1024
 MOST_GAP_BYTES = 1024 * 1024
 """Bytes between two chunks that are read in vain to save a request, at least and at most."""
+
+RANGES_AT_ONCE = 64
+"""Of all objects: as many again as objects are read at a time."""
 
 WEIGHT = 0.2
 """Of the newest measurement in the running mean."""
@@ -71,15 +76,24 @@ class Pace:
 
 
 class PacedBlob:
-    """An object whose reads are measured."""
+    """An object of a bucket whose ranges are read at once, and measured."""
 
-    def __init__(self, blob: Blob, pace: Pace) -> None:
+    def __init__(self, blob: BucketBlob, pace: Pace) -> None:
         self._blob, self._pace, self.size = blob, pace, blob.size
 
+    @property
+    def stamp(self) -> bytes | None:
+        """What tells the object from others of its key; None where nothing was read of it. It may be set."""
+        return self._blob.stamp
+
+    @stamp.setter
+    def stamp(self, stamp: bytes) -> None:
+        self._blob.stamp = stamp
+
     def read_ranges(self, wanted: Sequence[tuple[int, NDArray[np.uint8]]]) -> None:
-        """Fill each array with the bytes from its offset on; IntegrityError where the object ends before."""
+        """Fill each array with the bytes from its offset on; IntegrityError where the object is another, or ends."""
         began = time.perf_counter()
-        self._blob.read_ranges(wanted)
+        run_all(lambda each: self._blob.read_ranges([each]), wanted, RANGES_AT_ONCE)
         self._pace.record(len(wanted), sum(len(out) for _, out in wanted), time.perf_counter() - began)
 
 

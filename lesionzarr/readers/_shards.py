@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lesionzarr.errors import IntegrityError
+from lesionzarr.errors import IntegrityError, StoreError
 from lesionzarr.readers._disk_cache import CachedBlob, DiskCache
 from lesionzarr.readers._pace import Pace, PacedBlob
+from lesionzarr.readers._stale import check_unchanged
 from lesionzarr.store import layout
+from lesionzarr.store._blob import NO_STAMP
 from lesionzarr.store._folder import Folder
 from lesionzarr.store.shards import parse_index
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from lesionzarr.store.arrays import ArrayLayout
@@ -47,6 +52,22 @@ class Shard(NamedTuple):
         place = np.unravel_index(self.number, self.array.grid)
         return f"{layout.volume_key(self.volume_id)}/{self.array.name}/{self.array.key([int(at) for at in place])}"
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """What tells it from the others of its store."""
+        return self.volume_id, self.number
+
+    @property
+    def known_bytes(self) -> int | None:
+        """Its length, where the catalog tells it."""
+        return self.array.objects[self.number][0] if self.array.objects else None
+
+
+class ShardError(IntegrityError):
+    """A shard that is damaged, or another one than what is known of it."""
+
+    shard: Shard
+
 
 @dataclass(frozen=True)
 class OpenShard:
@@ -57,8 +78,20 @@ class OpenShard:
     """(chunk, 2): offset and length; -1 where the chunk is absent."""
 
 
+@dataclass(frozen=True)
+class Head:
+    """First bytes of a shard, and the index that was read with them."""
+
+    index: Ints
+    data: NDArray[np.uint8]
+
+
 class Shards:
     """Shards of one store; all threads share those that are open.
+
+    A shard may be written anew while it is read. Its index and its chunks are taken from one version of it: of a folder
+    since the file stays open, of a bucket since every answer tells its version. Where that is another by now, or
+    anything is damaged, a `ShardError` says so, and `renew` opens the shard as it is now.
 
     Parameters
     ----------
@@ -78,81 +111,148 @@ class Shards:
 
     def open(self, shard: Shard) -> OpenShard:
         """Open a shard, and read its index, unless it is open; StoreError where that cannot be done."""
-        key = shard.volume_id, shard.number
         with self._lock:
-            known = self._open.get(key)
+            known = self._open.get(shard.place)
             if known is not None:
-                self._open.move_to_end(key)
+                self._open.move_to_end(shard.place)
                 return known
         opened = self._open_anew(shard)
-        self._keep(shard, opened)
-        return opened
+        if shard.known_bytes not in {None, opened.blob.size}:
+            check_unchanged(self._location, shard.volume_id, shard.array)
+        return self._keep(shard, opened)
 
-    def open_with_head(self, shard: Shard, head_bytes: int) -> NDArray[np.uint8]:
-        """Open a shard that is not open, and give its first bytes, or nothing where that takes a second round trip."""
+    def open_with_head(self, shard: Shard, head_bytes: int) -> Head:
+        """Open a shard that is not open, and give its first bytes, or none where that takes a second round trip."""
         head = np.empty(head_bytes, dtype=np.uint8)
-        if shard.array.objects:
-            try:
-                self._keep(shard, self._open_known(shard, head))
-            except IntegrityError:
-                # written anew since the catalog was opened: what that knows of it is no use
-                pass
-            else:
-                return head
-        self._keep(shard, self._open_anew(shard))
-        return head[:0]
+        try:
+            if shard.known_bytes is None:
+                return Head(self.open(shard).index, head[:0])
+            return Head(self._keep(shard, self._open_known(shard, shard.known_bytes, head)).index, head)
+        except ShardError:
+            # perhaps written anew since the catalog was opened: what that knows of it is no use
+            return Head(self._keep(shard, self._open_checked(shard)).index, head[:0])
 
     def is_open(self, shard: Shard) -> bool:
         """Tell whether a shard is open."""
-        return (shard.volume_id, shard.number) in self._open
+        return shard.place in self._open
 
-    def _keep(self, shard: Shard, opened: OpenShard) -> None:
+    def renew(self, shard: Shard) -> None:
+        """Open a shard as it is now, past what is kept of it, which is dropped.
+
+        Raises
+        ------
+        StoreError
+            It is damaged or missing, or its volume was written anew with other voxels or in another form.
+        """
         with self._lock:
-            self._open[shard.volume_id, shard.number] = opened
+            old = self._open.pop(shard.place, None)
+        if old is not None and isinstance(old.blob, CachedBlob):
+            old.blob.drop()
+        opened = self._open_checked(shard, kept=False)
+        if old is not None and is_same(old.index, opened.index):
+            # the same content: copies of one object on several servers may each have a stamp of their own
+            if isinstance(opened.blob, PacedBlob):
+                opened.blob.stamp = NO_STAMP
+        elif old is not None and not shard.array.version:
+            # nothing tells whether it has the same voxels
+            raise StoreError(f"{self._location.name}: {shard.key} was written anew; open it again")
+        self._keep(shard, opened)
+
+    def settle(self, shard: Shard) -> None:
+        """Keep what is read of a shard again, after it was renewed and read."""
+        if self._disk is not None:
+            with self._lock:
+                self._open.pop(shard.place, None)
+
+    def _keep(self, shard: Shard, opened: OpenShard) -> OpenShard:
+        with self._lock:
+            self._open[shard.place] = opened
             if len(self._open) > self._most:
                 self._open.popitem(last=False)
+        return opened
 
-    def entries(self, shard: Shard, inner: Ints) -> Ints:
-        """Give offset and length, (chunk, 2), of chunks of a shard; IntegrityError where one is absent."""
-        entries = self.open(shard).index[inner]
+    def entries(self, shard: Shard, inner: Ints) -> tuple[Ints, Ints]:
+        """Give the index of a shard, and offset and length, (chunk, 2), of chunks; ShardError where one is absent."""
+        index = self.open(shard).index
+        entries = index[inner]
         if (entries < 0).any():
             raise self.damaged(shard, "a chunk is absent")
-        return entries
+        return index, entries
 
-    def damaged(self, shard: Shard, fault: str) -> IntegrityError:
+    def read(self, shard: Shard, index: Ints, wanted: list[tuple[int, NDArray[np.uint8]]]) -> None:
+        """Fill each array with the bytes from its offset on; ShardError unless the shard still has that index."""
+        opened = self.open(shard)
+        if not is_same(opened.index, index):
+            raise self.damaged(shard, "written anew while it is read", "open the store again")
+        with _named(shard):
+            opened.blob.read_ranges(wanted)
+
+    def damaged(self, shard: Shard, fault: str, remedy: str = "") -> ShardError:
         """Make the error that names a shard."""
         name = self._location.name
-        remedy = "pack them again" if shard.array.merged_axes else "convert it again"
-        return IntegrityError(f"{name}: volume {shard.volume_id}, {shard.key}: {fault}; {remedy}")
+        remedy = remedy or ("pack them again" if shard.array.merged_axes else "convert it again")
+        error = ShardError(f"{name}: volume {shard.volume_id}, {shard.key}: {fault}; {remedy}")
+        error.shard = shard
+        return error
 
-    def _open_anew(self, shard: Shard) -> OpenShard:
+    def _open_checked(self, shard: Shard, *, kept: bool = True) -> OpenShard:
+        """Open a shard that is not as it was known; StoreError where its volume is another one."""
+        try:
+            return self._open_anew(shard, kept=kept)
+        finally:
+            # afterwards, since a writer deletes the group of a volume before it writes the shards
+            check_unchanged(self._location, shard.volume_id, shard.array)
+
+    def _open_anew(self, shard: Shard, *, kept: bool = True) -> OpenShard:
         array = shard.array
         if array.indexed and not array.index_first:
             began = time.perf_counter()
-            found = self._location.open_tail(shard.key, array.index_bytes)
+            with _named(shard):
+                found = self._location.open_tail(shard.key, array.index_bytes)
             if found is None:
                 raise self.damaged(shard, "missing")
             blob, data = found
             self.pace.record(1, len(data), time.perf_counter() - began)
-            return self._parsed(shard, self._measured(shard, blob), np.frombuffer(data, dtype=np.uint8))
+            return self._parsed(shard, self._measured(shard, blob, kept=kept), np.frombuffer(data, dtype=np.uint8))
         opened = self._location.open(shard.key)
         if opened is None:
             raise self.damaged(shard, "missing")
         if not array.indexed:
-            return OpenShard(self._measured(shard, opened), np.array([[0, opened.size]]))
+            return OpenShard(self._measured(shard, opened, kept=kept), np.array([[0, opened.size]]))
         index = np.empty(min(array.index_bytes, opened.size), dtype=np.uint8)
-        opened = self._measured(shard, opened)
-        opened.read_ranges([(0, index)])
-        return self._parsed(shard, opened, index)
+        return self._read_index(shard, self._measured(shard, opened, kept=kept), index, [(0, index)])
 
-    def _measured(self, shard: Shard, blob: Blob) -> Blob:
+    def _open_known(self, shard: Shard, size: int, head: NDArray[np.uint8]) -> OpenShard:
+        """Read the index of a shard of known length, and its first bytes, at once."""
+        opened = self._location.open(shard.key, size)
+        if opened is None:
+            raise self.damaged(shard, "missing")
+        index = np.empty(shard.array.index_bytes, dtype=np.uint8)
+        wanted = [(size - len(index), index), *([(0, head)] if len(head) else [])]
+        return self._read_index(shard, self._measured(shard, opened), index, wanted)
+
+    def _measured(self, shard: Shard, blob: Any, *, kept: bool = True) -> Blob:
         """Give an object whose reads are measured, and kept on a disk where that is asked for."""
         if self.is_near:
-            return blob
+            near: Blob = blob
+            return near
         paced = PacedBlob(blob, self.pace)
-        if self._disk is None or not shard.array.version:
+        if self._disk is None or not shard.array.version or not kept:
             return paced
-        return CachedBlob(paced, self._disk, f"{shard.array.version} {shard.key} {blob.size}")
+        form = replace(shard.array, objects=())
+        return CachedBlob(paced, self._disk, f"2 {form} {shard.key} {blob.size}")
+
+    def _read_index(
+        self, shard: Shard, blob: Blob, index: NDArray[np.uint8], wanted: list[tuple[int, NDArray[np.uint8]]]
+    ) -> OpenShard:
+        try:
+            with _named(shard):
+                blob.read_ranges(wanted)
+            return self._parsed(shard, blob, index)
+        except ShardError:
+            if isinstance(blob, CachedBlob):
+                blob.drop()
+            raise
 
     def _parsed(self, shard: Shard, blob: Blob, index: NDArray[np.uint8]) -> OpenShard:
         if len(index) < shard.array.index_bytes:
@@ -162,13 +262,20 @@ class Shards:
         except ValueError as error:
             raise self.damaged(shard, str(error)) from error
 
-    def _open_known(self, shard: Shard, head: NDArray[np.uint8]) -> OpenShard:
-        """Read the index of a shard of known length, and its first bytes, at once."""
-        size, _ = shard.array.objects[shard.number]
-        blob = self._location.open(shard.key, size)
-        if blob is None:
-            raise self.damaged(shard, "missing")
-        blob = self._measured(shard, blob)
-        index = np.empty(shard.array.index_bytes, dtype=np.uint8)
-        blob.read_ranges([(size - len(index), index), *([(0, head)] if len(head) else [])])
-        return self._parsed(shard, blob, index)
+
+def is_same(index: Ints, other: Ints) -> bool:
+    """Tell whether the chunks of two versions of a shard lie at the same places."""
+    return index is other or np.array_equal(index, other)
+
+
+@contextmanager
+def _named(shard: Shard) -> Iterator[None]:
+    """Let an error tell which shard it is about."""
+    try:
+        yield
+    except ShardError:
+        raise
+    except IntegrityError as error:
+        fault = ShardError(str(error))
+        fault.shard = shard
+        raise fault from error

@@ -8,19 +8,17 @@ import re
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from lesionzarr.errors import IntegrityError, MissingExtraError, SettingError, StoreError
+from lesionzarr.errors import MissingExtraError, SettingError, StoreError
+from lesionzarr.store._blob import EPOCH, PAST_END, BucketBlob, is_past_end, stamp_of
 from lesionzarr.store._options import obstore_arguments, patience_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from numpy.typing import NDArray
     from zarr.abc.store import Store
 
     from lesionzarr.source import Stat
@@ -28,11 +26,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-SUFFIXLESS = ("az", "adl", "azure", "abfs", "abfss")
-"""Schemes of Azure, which cannot be asked for the last bytes of an object."""
 
 FAULTS = {
     "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
@@ -49,11 +42,15 @@ FAULTS = {
     "Connection refused": "the server cannot be reached",
     "operation timed out": "the server does not answer in time",
     "TimedOut": "the server does not answer in time",
+    "Range request not supported": "the server sends whole files only; serve the store by one that knows byte ranges",
 }
 """What to say of an error, by a word of what obstore says."""
 
-REFUSED = re.compile(r"status code: 4(?!08|29)")
-"""Answers that would be the same another time."""
+REFUSED = re.compile(
+    r"status code: (?:4(?!08|29)|501|505|506|508|510)"
+    r"|Content-Range|CONTENT_RANGE|Requested \d+\.\.\d+, got|Invalid last modified|redirect"
+)
+"""Answers that would be the same another time, and those that make no sense."""
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 4.0
 
@@ -84,9 +81,14 @@ class Bucket:
 
     def read_range(self, key: str, offset: int, length: int) -> bytes | None:
         """Read a part of an object, less where it ends before; None if there is none."""
-        with suppress(*ABSENT):
+        try:
             return self.ask(key, lambda store: bytes(store.get_range(key, start=offset, length=length)))
-        return None
+        except ABSENT:
+            return None
+        except StoreError as error:
+            if is_past_end(error):
+                return b""
+            raise
 
     def stat(self, key: str) -> Stat | None:
         """Tell length in bytes, and time of the last change in ns, of an object; None if there is none."""
@@ -129,31 +131,45 @@ class Bucket:
 
     def open(self, key: str, size: int | None = None) -> BucketBlob | None:
         """Open an object for reading parts of it; one of known `size` is not asked for. None if there is none."""
-        size = self.size(key) if size is None else size
-        return None if size is None else BucketBlob(self, key, size)
+        if size is not None:
+            return BucketBlob(self, key, size)
+        with suppress(*ABSENT):
+            return self.ask(key, lambda store: self._blob(key, store.head(key)))
+        return None
 
     def open_tail(self, key: str, length: int) -> tuple[BucketBlob, bytes] | None:
         """Open an object and read its last bytes, by one request where the service allows; None if there is none."""
-        if self.url.startswith(SUFFIXLESS):
-            blob = self.open(key)
-            if blob is None:
-                return None
-            end = np.empty(min(length, blob.size), dtype=np.uint8)
-            blob.read_ranges([(blob.size - len(end), end)])
-            return blob, end.tobytes()
 
         def get(store: Any) -> tuple[BucketBlob, bytes]:
-            found = store.get(key, options={"range": {"suffix": length}})
-            data = bytes(found.bytes())
-            return BucketBlob(self, key, int(found.meta["size"])), data
+            from obstore.store import AzureStore
 
-        with suppress(*ABSENT):
+            last: Any = {"suffix": length}
+            if isinstance(store, AzureStore):
+                # it cannot be asked for the last bytes
+                size = int(store.head(key)["size"])
+                if not size:
+                    return BucketBlob(self, key, 0), b""
+                last = max(0, size - length), size
+            found = store.get(key, options={"range": last})
+            data = bytes(found.bytes())
+            return self._blob(key, found.meta), data
+
+        try:
             return self.ask(key, get)
-        return None
+        except ABSENT:
+            return None
+        except StoreError as error:
+            if is_past_end(error):
+                # an empty object has no last byte
+                return BucketBlob(self, key, 0), b""
+            raise
+
+    def _blob(self, key: str, meta: Any) -> BucketBlob:
+        return BucketBlob(self, key, int(meta["size"]), stamp_of(meta))
 
     def write(self, key: str, data: bytes) -> None:
         """Write an object by one request."""
-        self._put(key, lambda store: store.put(key, data))
+        self._put(key, lambda store: self._writable(store).put(key, data))
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object unless another is there; tell whether what is there now is `data`."""
@@ -162,7 +178,7 @@ class Bucket:
             from obstore.exceptions import AlreadyExistsError
 
             try:
-                store.put(key, data, mode="create")
+                self._writable(store).put(key, data, mode="create")
             except AlreadyExistsError:
                 return False
             return True
@@ -179,16 +195,24 @@ class Bucket:
     def delete(self, key: str) -> None:
         """Delete an object, if it is there."""
         with suppress(*ABSENT):
-            self.ask(key, lambda store: store.delete(key))
+            self.ask(key, lambda store: self._writable(store).delete(key))
 
     def delete_tree(self, key: str) -> None:
         """Delete every object under a key, if there are any."""
 
         def delete(store: Any) -> None:
+            self._writable(store)
             for page in store.list(f"{key}/"):
                 store.delete([item["path"] for item in page])
 
         self.ask(key, delete)
+
+    def _writable(self, store: Any) -> Any:
+        from obstore.store import HTTPStore
+
+        if isinstance(store, HTTPStore):
+            raise StoreError(f"{self.name}: a web server is for reading; write to a folder or a bucket")
+        return store
 
     def list_folders(self, key: str) -> list[str]:
         """List the names of the folders directly under a key, sorted."""
@@ -255,28 +279,6 @@ class Bucket:
             raise _told(self, key, error) from error
 
 
-class BucketBlob:
-    """An object of a bucket."""
-
-    def __init__(self, bucket: Bucket, key: str, size: int) -> None:
-        self._bucket, self._key, self.size = bucket, key, size
-
-    def read_ranges(self, wanted: Sequence[tuple[int, NDArray[np.uint8]]]) -> None:
-        """Fill each array with the bytes from its offset on, several at once; IntegrityError where the object ends."""
-        name = f"{self._bucket.name}/{self._key}"
-        starts, lengths = [offset for offset, _ in wanted], [len(out) for _, out in wanted]
-        try:
-            found = self._bucket.ask(
-                self._key, lambda store: store.get_ranges(self._key, starts=starts, lengths=lengths, coalesce=0)
-            )
-        except ABSENT as error:
-            raise IntegrityError(f"{name}: missing; convert the volume again") from error
-        for data, (offset, out) in zip(found, wanted, strict=True):
-            if len(data) != len(out):
-                raise IntegrityError(f"{name}: cut off at byte {offset + len(data)}; convert the volume again")
-            out[:] = np.frombuffer(data, dtype=np.uint8)
-
-
 def _stat(meta: Any) -> Stat:
     return int(meta["size"]), (meta["last_modified"] - EPOCH) // timedelta(microseconds=1) * 1000
 
@@ -312,7 +314,8 @@ def _may_pass(error: BaseException | None) -> bool:
     """Tell a fault of the network or the server from an answer that will not change."""
     from obstore.exceptions import GenericError
 
-    return isinstance(error, (GenericError, TimeoutError)) and not REFUSED.search(str(error))
+    text = str(error)
+    return isinstance(error, (GenericError, TimeoutError)) and not REFUSED.search(text) and not PAST_END.search(text)
 
 
 def _told(bucket: Bucket, key: str, error: BaseException) -> StoreError:

@@ -23,7 +23,11 @@ PIECE = 1 << 18
 BROKEN = (ConnectionError, asyncio.IncompleteReadError)
 REFUSALS = {
     "unavailable": ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
-    "skewed": ("403 Forbidden", "RequestTimeTooSkewed", "The difference between the request time and ours is too large."),
+    "skewed": (
+        "403 Forbidden",
+        "RequestTimeTooSkewed",
+        "The time of the request is too far from ours.",
+    ),
     "unknown": ("501 Not Implemented", "NotImplemented", "A header you provided implies what is not implemented."),
 }
 """Answers of the proxy itself: status, code and text of S3."""

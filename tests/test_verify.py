@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from lesionzarr.cli import main
 from lesionzarr.converters.deeplesion import DeepLesion
 from lesionzarr.converters.lung_pet_ct_dx import LungPetCtDx
 from lesionzarr.converters.recist_dataset import RecistDataset
-from lesionzarr.errors import NotFoundError, SettingError, StoreError
+from lesionzarr.errors import NotFoundError, SettingError
 from lesionzarr.geometry import Grid
 from lesionzarr.series import SourceFile, Volume
 from lesionzarr.store import layout
@@ -586,13 +587,25 @@ def test_a_store_in_a_bucket_is_verified_and_repaired(sample, sample_store, s3_s
     assert there.read(key) == (sample_store / key).read_bytes()
 
 
-def test_a_server_that_is_gone_is_an_error_and_no_damage(sample_store, s3_server, bucket, proxy):
-    lesionzarr.sync(sample_store, f"s3://{bucket}/s.zarr", destination_options=s3_server.options)
-    with pytest.raises(StoreError, match="reached"):
-        lesionzarr.verify(
-            f"s3://{bucket}/s.zarr",
-            storage_options={**s3_server.options, "endpoint": "http://127.0.0.1:9", "retries": 0},
-        )
+def test_a_store_is_checked_and_repaired_from_a_source_in_a_bucket(sample, s3_server, bucket, tmp_path, capsys):
+    url, options = f"s3://{bucket}/DeepLesion", s3_server.options
+    there, store = open_location(url, options), tmp_path / "s.zarr"
+    files = [path for path in sample.rglob("*") if path.is_file()]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda path: there.write(path.relative_to(sample).as_posix(), path.read_bytes()), files))
+    lesionzarr.convert("deeplesion", url, store, source_options=options)
+    before = contents(store)
+    assert told(store, source=url, source_options=options) == []
+    key = f"volumes/{ids(store)[0]}/hu/c/0/0/0"
+    flip(store / key, 800)
+    assert lesionzarr.repair(store, url, source_options=options).rewritten == (ids(store)[0],)
+    assert contents(store) == before
+    flip(store / key, 800)
+    words = [f"--source-option={name}={value}" for name, value in options.items() if name != "client_options"]
+    assert main(["verify", str(store), "--source", url, *words]) == 1
+    assert main(["repair", str(store), "--source", url, *words]) == 0
+    assert "rewritten: volume" in capsys.readouterr().out
+    assert contents(store) == before
 
 
 def test_the_command_line_tells_damage_by_its_exit_code(work, capsys):

@@ -177,8 +177,10 @@ def _exclusive_issues(run: Run, location: Location) -> Iterator[Issue]:
         yield Issue("not-exclusive", "", "", f"{location.name}: {fault}; one conversion at a time may write there")
 
 
-def source_path(options: Mapping[str, Any], path: str | Path) -> SourcePath:
-    """Make what is read of a path or URL of a source."""
+def source_path(options: Mapping[str, Any], path: str | SourcePath) -> SourcePath:
+    """Make what is read of a path or URL of a source; what is made already stays."""
+    if isinstance(path, Remote):
+        return path
     if not is_url(path):
         return Path(path)
     folder, _, name = str(path).rstrip("/").rpartition("/")

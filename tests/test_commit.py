@@ -11,7 +11,7 @@ import time
 
 import pytest
 from proxy import Faults
-from turmoil import digests, digests_of_folder, environment, start
+from turmoil import digests, digests_of_folder, start
 
 import lesionzarr
 from lesionzarr.cli import main
@@ -35,7 +35,7 @@ linux = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """A dataset that takes two conversions long enough to meet."""
-    return deeplesion(tmp_path_factory.mktemp("many") / "DeepLesion", lesions=24, image_size=128, slices=6)
+    return deeplesion(tmp_path_factory.mktemp("many") / "DeepLesion", lesions=24, image_size=64, slices=6)
 
 
 @pytest.fixture(scope="module")
@@ -139,16 +139,16 @@ def test_leases_hold_no_time_of_day_and_no_name_of_a_machine(tmp_path):
 
 
 @linux
-def test_the_claims_of_a_process_that_was_killed_here_are_free_at_once(place):
-    url, options, location = place
+def test_the_claims_of_a_process_that_was_killed_here_are_free_at_once(tmp_path):
+    location = Folder(tmp_path)
     code = (
         "import sys, time\nfrom lesionzarr.store.location import open_location\n"
         "from lesionzarr.store.claims import Run\n"
         "with Run(open_location(sys.argv[1])) as run:\n"
         "    run.claims().take('v')\n    print('ready', flush=True)\n    time.sleep(1000)\n"
     )
-    command = [sys.executable, "-c", code, url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(options or {})) as process:
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
         with Run(location) as run:
             holder = run.claims().take("v")
@@ -161,7 +161,7 @@ def test_the_claims_of_a_process_that_was_killed_here_are_free_at_once(place):
     assert location.list_objects(claims.CLAIMS) == {}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("place", "workers"), [("folder", 1), ("bucket", 2)], indirect=["place"])
 def test_two_conversions_at_one_destination_write_each_volume_once(many, whole, place, workers):
     url, options, location = place
     both = [start(many, url, options or {}, "--workers", workers) for _ in range(2)]

@@ -22,6 +22,7 @@ from lesionzarr.converters.lung_pet_ct_dx import LungPetCtDx
 from lesionzarr.converters.recist_dataset import RecistDataset
 from lesionzarr.errors import NotFoundError, SettingError
 from lesionzarr.geometry import Grid
+from lesionzarr.samples import deeplesion
 from lesionzarr.series import SourceFile, Volume
 from lesionzarr.store import layout
 from lesionzarr.store.location import open_location
@@ -29,6 +30,20 @@ from lesionzarr.store.verify import verify_store
 from lesionzarr.store.writer import create_store, write_volume
 
 VOLUMES, LESIONS = layout.VOLUMES_TABLE, layout.LESIONS_TABLE
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """Folder of a synthetic dataset of six volumes, which are copied and read for each test."""
+    return deeplesion(tmp_path_factory.mktemp("small") / "DeepLesion", lesions=6, image_size=64)
+
+
+@pytest.fixture(scope="module")
+def sample_store(sample, tmp_path_factory):
+    """Store of it."""
+    path = tmp_path_factory.mktemp("small_store") / "deeplesion.zarr"
+    assert not lesionzarr.convert("deeplesion", sample, path).failed
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +440,7 @@ def one_volume(masked, tmp_path_factory):
     return store
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_a_flip_of_any_bit_of_any_object_is_named_unless_it_says_the_same(one_volume, data):
     name, volume_id = data.draw(st.sampled_from(list(bits(one_volume))))
@@ -453,10 +468,10 @@ def test_a_sample_reads_the_voxels_of_its_share_and_the_metadata_of_all(work):
         flip(store / "volumes" / volume_id / "hu/c/0/0/0", 800)
     assert len(told(store, sample=0.0)) == 0
     third = told(store, sample=1 / 3, seed=1)
-    assert len(third) == 3
+    assert len(third) == 2
     assert told(store, sample=1 / 3, seed=1) == third
     assert any(told(store, sample=1 / 3, seed=seed) != third for seed in range(2, 6))
-    assert len(told(store)) == 9
+    assert len(told(store)) == 6
     index = store / "volumes" / ids(store)[4] / "hu/c/0/0/0"
     flip(index, 8 * (index.stat().st_size - 2))
     assert told(store, sample=0.0) == [(ids(store)[4], f"volumes/{ids(store)[4]}/hu/c/0/0/0", "damaged-shard")]

@@ -161,10 +161,10 @@ def test_the_claims_of_a_process_that_was_killed_here_are_free_at_once(tmp_path)
     assert location.list_objects(claims.CLAIMS) == {}
 
 
-@pytest.mark.parametrize(("place", "workers"), [("folder", 1), ("bucket", 2)], indirect=["place"])
+@pytest.mark.parametrize(("place", "workers"), [("folder", (1, 1)), ("bucket", (1, 2))], indirect=["place"])
 def test_two_conversions_at_one_destination_write_each_volume_once(many, whole, place, workers):
     url, options, location = place
-    both = [start(many, url, options or {}, "--workers", workers) for _ in range(2)]
+    both = [start(many, url, options or {}, "--workers", number) for number in workers]
     reports = []
     try:
         for process in both:

@@ -15,6 +15,7 @@ from turmoil import environment
 
 import lesionzarr
 from lesionzarr.cli import main
+from lesionzarr.errors import StoreError
 from lesionzarr.store import _options
 from lesionzarr.store._bucket import Bucket
 from lesionzarr.store._options import parse_option
@@ -148,6 +149,20 @@ def test_an_outage_in_the_midst_is_waited_for(s3_server, sample_store, published
         helper = []
         assert work() == ()
         helper[0].join()
+
+
+def test_a_place_that_has_answered_once_is_waited_for(s3_server, published, proxy, monkeypatch):
+    monkeypatch.setattr(_options, "FIRST_PATIENCE_S", 0.0)
+    far = Bucket(published, {**s3_server.options, "endpoint": proxy.endpoint})
+    proxy.faults = Faults(unavailable=1)
+    with pytest.raises(StoreError, match="503"):
+        far.read("zarr.json")
+    proxy.faults = Faults()
+    assert far.read("zarr.json")
+    proxy.faults = Faults(unavailable=0.5)
+    for _ in range(5):
+        assert far.read("zarr.json")
+    assert [request.status for request in proxy.log].count(503) > 1
 
 
 def test_a_listing_goes_on_where_it_broke_off(s3_server, bucket, proxy):

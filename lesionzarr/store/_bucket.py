@@ -62,6 +62,9 @@ CLIENTS = 64
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 4.0
 
+_ANSWERED: set[Bucket] = set()
+"""Places that have answered this process."""
+
 _OBSTORE_PROCESS: dict[str, int] = {}
 """The process that used obstore first, inherited by its forks."""
 
@@ -240,12 +243,15 @@ class Bucket:
         server says that it will never know such a request: not where a request is to be sent `once`, nor to a service
         that has not answered yet.
         """
-        deadline = time.monotonic() + patience_s(self.options, reached=self.answered)
+        answered = self.answered or self in _ANSWERED
+        deadline = time.monotonic() + patience_s(self.options, reached=answered)
         wait = FIRST_WAIT_S
         while True:
             try:
-                with self._opened(key, once=once or not self.answered) as store:
-                    return action(store)
+                with self._opened(key, once=once or not answered) as store:
+                    result = action(store)
+                    _ANSWERED.add(self)
+                    return result
             except StoreError as error:
                 # of workers that lost one server at one time, each comes back at its own
                 pause = wait * random.uniform(0.5, 1.5)  # noqa: S311 - no secret

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 18
 BROKEN = (ConnectionError, asyncio.IncompleteReadError)
-UNAVAILABLE = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+REFUSALS = {
+    "unavailable": ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
+    "skewed": (
+        "403 Forbidden",
+        "RequestTimeTooSkewed",
+        "The time of the request is too far from ours.",
+    ),
+    "unknown": ("501 Not Implemented", "NotImplemented", "A header you provided implies what is not implemented."),
+}
+"""Answers of the proxy itself: status, code and text of S3."""
+CONDITION = "if-none-match"
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class Faults:
         The server has answered, and the connection is reset before the client hears of it.
     unavailable
         The proxy answers 503 and the server never hears of the request.
+    skewed
+        The proxy answers that the clock of the client is wrong, and the server never hears of the request.
     truncated
         The connection ends after half of the answer's body; as `lost` where the answer has none.
     stalled
@@ -45,6 +57,7 @@ class Faults:
     reset: float = 0.0
     lost: float = 0.0
     unavailable: float = 0.0
+    skewed: float = 0.0
     truncated: float = 0.0
     stalled: float = 0.0
     stall_s: float = 5.0
@@ -52,7 +65,7 @@ class Faults:
     def draw(self, dice: random.Random) -> str:
         """Name of the fault that befalls a request, empty for none."""
         left = dice.random()
-        for name in ("reset", "lost", "unavailable", "truncated", "stalled"):
+        for name in ("reset", "lost", "unavailable", "skewed", "truncated", "stalled"):
             left -= getattr(self, name)
             if left < 0:
                 return name
@@ -100,6 +113,9 @@ class Proxy:
         Bytes per second in either direction that all connections share; None for no limit.
     faults
         Chances of faults.
+    conditions
+        What becomes of ``If-None-Match``: "kept", "ignored", which the signature of a request does not survive, or
+        "refused", as by a server that does not know it.
     log
         The last 10,000 requests.
     counts
@@ -110,6 +126,7 @@ class Proxy:
         self.latency_ms = 0.0
         self.bandwidth: float | None = None
         self.faults = Faults()
+        self.conditions = "kept"
         self.endpoint = ""
         parts = urlsplit(server)
         self._server = (parts.hostname, parts.port)
@@ -190,7 +207,10 @@ class Proxy:
         body = _body(client[0], fields, int(fields.get("content-length", 0)))
         if request.fault == "reset":
             raise ConnectionResetError
-        if request.fault == "unavailable":
+        if CONDITION in fields and self.conditions != "kept":
+            request.fault = "unknown" if self.conditions == "refused" else "ignored"
+            head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(CONDITION.encode()))
+        if request.fault in REFUSALS:
             return await self._refuse(client[1], body, request)
         upload = asyncio.create_task(self._carry(_message(head, body), server[1], request, "up"))
         try:
@@ -229,10 +249,12 @@ class Proxy:
     async def _refuse(self, client: asyncio.StreamWriter, body: AsyncGenerator[bytes, None], request: Request) -> bool:
         async for _ in body:
             pass
-        request.status = 503
+        status, code, text = REFUSALS[request.fault]
+        request.status = int(status[:3])
         await asyncio.sleep(self.latency_ms / 2000)
-        head = f"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: {len(UNAVAILABLE)}\r\n\r\n"
-        await self._carry(_message(head.encode() + UNAVAILABLE), client, request, "down")
+        answer = "" if request.method == "HEAD" else f"<Error><Code>{code}</Code><Message>{text}</Message></Error>"
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(answer)}\r\n\r\n"
+        await self._carry(_message((head + answer).encode()), client, request, "down")
         return True
 
     async def _carry(

@@ -37,7 +37,7 @@ IDENTITIES = [
         "credentials": [{"accessKey": READER_KEY, "secretKey": READER_SECRET}],
         "actions": ["Read", "List"],
     },
-    {"name": "anonymous", "actions": ["Read:public", "List:public"]},
+    {"name": "anonymous", "actions": ["Read:public", "List:public", "Read:open", "List:open", "Write:open"]},
 ]
 # the server dies with the process that started it, even if that one is killed: its end of the pipe closes
 TIED_TO_PARENT = 'exec 3<&0; { cat <&3; kill -9 $$; } & exec 3<&-; exec "$@"'

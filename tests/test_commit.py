@@ -11,7 +11,7 @@ import time
 
 import pytest
 from proxy import Faults
-from turmoil import digests, digests_of_folder, environment, start
+from turmoil import digests, digests_of_folder, start
 
 import lesionzarr
 from lesionzarr.cli import main
@@ -35,7 +35,7 @@ linux = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """A dataset that takes two conversions long enough to meet."""
-    return deeplesion(tmp_path_factory.mktemp("many") / "DeepLesion", lesions=24, image_size=128, slices=6)
+    return deeplesion(tmp_path_factory.mktemp("many") / "DeepLesion", lesions=24, image_size=64, slices=6)
 
 
 @pytest.fixture(scope="module")
@@ -68,19 +68,19 @@ def wait_until(holds):
 
 def test_of_many_that_create_an_object_one_does(place):
     _, _, location = place
-    start_line = threading.Barrier(4)
+    start_line = threading.Barrier(3)
     created = []
 
     def create(number):
         start_line.wait()
         created.append(location.create("a/b", b"%d" % number))
 
-    threads = [threading.Thread(target=create, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(created) == [False, False, False, True]
+    assert sorted(created) == [False, False, True]
 
 
 def test_an_object_whose_answer_was_lost_counts_as_created(s3_server, bucket, proxy):
@@ -139,16 +139,16 @@ def test_leases_hold_no_time_of_day_and_no_name_of_a_machine(tmp_path):
 
 
 @linux
-def test_the_claims_of_a_process_that_was_killed_here_are_free_at_once(place):
-    url, options, location = place
+def test_the_claims_of_a_process_that_was_killed_here_are_free_at_once(tmp_path):
+    location = Folder(tmp_path)
     code = (
         "import sys, time\nfrom lesionzarr.store.location import open_location\n"
         "from lesionzarr.store.claims import Run\n"
         "with Run(open_location(sys.argv[1])) as run:\n"
         "    run.claims().take('v')\n    print('ready', flush=True)\n    time.sleep(1000)\n"
     )
-    command = [sys.executable, "-c", code, url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(options or {})) as process:
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
         with Run(location) as run:
             holder = run.claims().take("v")
@@ -161,10 +161,10 @@ def test_the_claims_of_a_process_that_was_killed_here_are_free_at_once(place):
     assert location.list_objects(claims.CLAIMS) == {}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("place", "workers"), [("folder", (1, 1)), ("bucket", (1, 2))], indirect=["place"])
 def test_two_conversions_at_one_destination_write_each_volume_once(many, whole, place, workers):
     url, options, location = place
-    both = [start(many, url, options or {}, "--workers", workers) for _ in range(2)]
+    both = [start(many, url, options or {}, "--workers", number) for number in workers]
     reports = []
     try:
         for process in both:
@@ -303,43 +303,3 @@ def test_tables_that_do_not_belong_together_are_told_with_the_remedy(sample_stor
         lesionzarr.open(tmp_path)
     assert main(["index", str(tmp_path)]) == 0
     assert content(location) == digests_of_folder(whole)
-
-
-def told(words, options):
-    """Run a command; give its exit code, its one line on stderr, and how long it took."""
-    began = time.monotonic()
-    command = [sys.executable, "-m", "lesionzarr", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(options))
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert "Traceback" not in line
-    return done.returncode, line, time.monotonic() - began
-
-
-@pytest.mark.parametrize("command", ["convert", "open"])
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        ({"secret_access_key": "wrong"}, "the secret key is wrong"),
-        ({"access_key_id": "wrong"}, "the access key is not known"),
-        ({"endpoint": "http://127.0.0.1:1"}, "the server cannot be reached"),
-        ({"endpoint": "http://nowhere.invalid:1"}, "no such host, or no network"),
-        ({"bucket": "absent"}, "no such bucket"),
-        ({"reader": True}, "access denied"),
-    ],
-)
-def test_a_bucket_that_cannot_be_used_is_one_clear_line(s3_server, bucket, sample, command, fault, words):
-    options = {**(s3_server.reader_options if fault.get("reader") else s3_server.options)}
-    options |= {name: value for name, value in fault.items() if name in options}
-    url = f"s3://{fault.get('bucket', bucket)}/s.zarr"
-    if command == "open" and fault.get("reader"):
-        assert told(["info", url], options)[:2] == (2, "lesionzarr: no store at s.zarr: no zarr.json in it")
-        return
-    code, line, seconds = told(
-        ["convert", "deeplesion", sample, url, "--workers", 1] if command == "convert" else ["info", url], options
-    )
-    assert code == 1
-    assert words in line
-    assert s3_server.options["secret_access_key"] not in line
-    # the patience with a service that has not answered yet, and the start of a process
-    assert seconds < 30

@@ -20,6 +20,7 @@ import lesionzarr
 from lesionzarr.cli import main
 from lesionzarr.converters.deeplesion import DeepLesion
 from lesionzarr.errors import NotFoundError, SettingError, StoreError
+from lesionzarr.samples import deeplesion
 from lesionzarr.store import layout
 from lesionzarr.store._folder import Folder
 from lesionzarr.store.location import open_location
@@ -27,6 +28,20 @@ from lesionzarr.store.sync import _Copier
 
 COMMAND = "import sys; from lesionzarr.cli import main; sys.exit(main())"
 DEADLINE_S = 60
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """Folder of a synthetic dataset of six volumes, which are copied and read for each test."""
+    return deeplesion(tmp_path_factory.mktemp("small") / "DeepLesion", lesions=6, image_size=64)
+
+
+@pytest.fixture(scope="module")
+def sample_store(sample, tmp_path_factory):
+    """Store of it."""
+    path = tmp_path_factory.mktemp("small_store") / "deeplesion.zarr"
+    assert not lesionzarr.convert("deeplesion", sample, path).failed
+    return path
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lesionzarr._progress import show_count, show_progress
 from lesionzarr.cli._arguments import (
     add_command,
+    add_source_options,
     add_store,
     parse_count,
     parse_option_text,
@@ -22,7 +23,10 @@ from lesionzarr.cli._print import IN_JSON, print_counts, print_issues
 from lesionzarr.converters._base import converter_names, load_converter
 from lesionzarr.converters._care import repair, verify
 from lesionzarr.store._parallel import cores
+from lesionzarr.store.claims import check_writable
+from lesionzarr.store.location import open_location
 from lesionzarr.store.sync import THREADS, sync
+from lesionzarr.store.verify import reach_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +52,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             source=arguments.source,
             threads=arguments.threads,
             storage_options=storage_options(arguments, arguments.store),
+            source_options=dict(arguments.source_options),
             progress=progress,
             **_options(arguments),
         )
@@ -74,6 +79,8 @@ def add_repair(commands: Any) -> None:
 
 def _repair(arguments: argparse.Namespace) -> int:
     options = storage_options(arguments, arguments.store)
+    # before hours of reading, not after them
+    check_writable(reach_store(open_location(arguments.store, options)))
     with show_count("B") as progress:
         found = verify(arguments.store, threads=arguments.threads, storage_options=options, progress=progress)
     with show_progress() as slices:
@@ -83,6 +90,7 @@ def _repair(arguments: argparse.Namespace) -> int:
             verification=found,
             workers=arguments.workers,
             storage_options=options,
+            source_options=dict(arguments.source_options),
             progress=slices,
             **_options(arguments),
         )
@@ -91,6 +99,8 @@ def _repair(arguments: argparse.Namespace) -> int:
     else:
         for name in done.rewritten:
             print(f"rewritten: volume {name}")
+        for name in done.by_others:
+            print(f"rewritten by another: volume {name}")
         for name in done.deleted:
             print(f"deleted: {name}, a copy of another volume")
         if done.groups:
@@ -161,6 +171,7 @@ def _add_threads(parser: argparse.ArgumentParser, default: int) -> None:
 def _add_source(parser: argparse.ArgumentParser, text: str) -> None:
     """Add the source, and the settings of every converter, of which those of the store's own are good."""
     parser.add_argument("--source", metavar="SRC", help=text)
+    add_source_options(parser)
     for name, metadata in _all_settings():
         add_setting(parser, f"--{name.replace('_', '-')}", **metadata)
 

@@ -11,8 +11,10 @@ from lesionzarr.cli._lesions import choose
 from lesionzarr.cli._print import SHOWN, print_issues
 from lesionzarr.errors import SettingError
 from lesionzarr.export.tables import to_json, to_text, write_table
+from lesionzarr.store.claims import check_writable
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.location import open_location
+from lesionzarr.store.verify import reach_store
 
 if TYPE_CHECKING:
     import argparse
@@ -83,7 +85,9 @@ def add_index(commands: Any) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    lesions, damaged = write_catalog(open_location(arguments.store, storage_options(arguments, arguments.store)))
+    location = reach_store(open_location(arguments.store, storage_options(arguments, arguments.store)))
+    check_writable(location)
+    lesions, damaged = write_catalog(location)
     if arguments.json:
         print(json.dumps({"lesions": lesions, "damaged": [issue.message for issue in damaged]}, indent=1))
     else:

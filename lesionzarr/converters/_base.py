@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -17,6 +18,7 @@ from lesionzarr.errors import SettingError, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from importlib.metadata import EntryPoint
 
     from numpy.typing import NDArray
 
@@ -96,7 +98,7 @@ def number(text: str, default: int) -> Any:
 
 def converter_names() -> list[str]:
     """List the names of all installed converters, sorted."""
-    return sorted(point.name for point in entry_points(group=GROUP))
+    return sorted(_points())
 
 
 def load_converter(name: str) -> type[Converter]:
@@ -107,11 +109,17 @@ def load_converter(name: str) -> type[Converter]:
     NotFoundError
         No converter of that name is installed.
     """
-    for point in entry_points(group=GROUP):
-        if point.name == name:
-            converter: type[Converter] = point.load()
-            return converter
-    raise not_found("converter", name, converter_names())
+    point = _points().get(name)
+    if point is None:
+        raise not_found("converter", name, converter_names())
+    converter: type[Converter] = point.load()
+    return converter
+
+
+@cache
+def _points() -> dict[str, EntryPoint]:
+    # the metadata of every package of the environment are read for it, which takes some 20 ms
+    return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def make_converter(

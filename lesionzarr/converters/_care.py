@@ -15,10 +15,11 @@ from lesionzarr.converters._run import convert_volumes, description, source_path
 from lesionzarr.errors import NotFoundError, SettingError, StoreError
 from lesionzarr.report import Issue
 from lesionzarr.store import layout
+from lesionzarr.store.claims import Run
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.tables import read_table
-from lesionzarr.store.verify import FROM_SOURCE, OF_THE_CATALOG, Verification, verify_store
+from lesionzarr.store.verify import FROM_SOURCE, OF_THE_CATALOG, Verification, reach_store, verify_store
 from lesionzarr.store.writer import create_store, delete_volume, read_attributes, read_root, restore_root
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Repair:
 
     rewritten: tuple[str, ...] = ()
     """Ids of the volumes that were written anew from the source."""
+    by_others: tuple[str, ...] = ()
+    """Ids of the volumes that another repair or conversion had made whole by the time this one came to them."""
     deleted: tuple[str, ...] = ()
     """Names of the folders that held a copy of another volume."""
     groups: bool = False
@@ -71,6 +74,7 @@ def verify(
     source: str | Path | None = None,
     threads: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> Verification:
@@ -93,6 +97,8 @@ def verify(
         Volumes that are looked at at a time; None for as many as there are cores.
     storage_options
         Options of the object store, where `url` is a URL.
+    source_options
+        Those of the source, and of settings that are URLs.
     progress
         Called after every volume whose voxels were read, with the bytes that are done, and of how many.
     **options
@@ -118,7 +124,8 @@ def verify(
     found = verify_store(location, sample=sample, seed=seed, threads=threads, progress=progress)
     if source is None:
         return found
-    converter = _converter(_recipe(location, found), source, options)
+    location = location.reached()
+    converter = _converter(_recipe(location, found), source, source_options, options)
     known = {issue.item for issue in found.issues}
     told = tuple(issue for issue in _compare(location, converter) if issue.item not in known)
     counts = {**found.counts, "issues": len(found.issues) + len(told), "issues: source": len(told)}
@@ -132,10 +139,13 @@ def repair(
     verification: Verification | None = None,
     workers: int = 1,
     storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Repair:
     """Write the damaged volumes of a store anew from their source, and then the catalog; nothing else is touched.
+
+    Conversions and other repairs may go on beside it: each volume is written by one of them, and checked again before.
 
     Parameters
     ----------
@@ -150,6 +160,8 @@ def repair(
         Processes that convert, as in `convert`.
     storage_options
         Options of the object store, where `url` is a URL.
+    source_options
+        Those of the source, and of settings that are URLs.
     progress
         Called after every volume that is written.
     **options
@@ -170,27 +182,35 @@ def repair(
     StoreError
         The store cannot be read or written.
     """
-    location = open_location(url, storage_options)
-    found = verification or verify_store(location)
-    recipe = _recipe(location, found)
-    converter = None if source is None or not found.damaged else _converter(recipe, source, options)
-    groups = _restore_groups(location, found, recipe)
-    rewritten: set[str] = set()
-    changed: list[Issue] = []
-    failed: list[Issue] = []
-    if converter is not None:
-        rewritten, changed, failed = _rewrite(location, converter, found, recipe, workers, progress)
-    told = {issue.item for issue in failed}
-    lost = [issue for issue in found.issues if issue.kind in FROM_SOURCE and issue.item not in {*rewritten, *told}]
+    location = reach_store(open_location(url, storage_options))
+    # its lease is written before anything is read: a store that cannot be written is so told at once
+    with Run(location) as run:
+        found = verification or verify_store(location)
+        recipe = _recipe(location, found)
+        converter = None
+        if source is not None and found.damaged:
+            converter = _converter(recipe, source, source_options, options)
+        groups = _restore_groups(location, found, recipe)
+        written = Repair(groups=groups)
+        if converter is not None:
+            written = replace(_rewrite(location, converter, found, recipe, run, workers, progress), groups=groups)
+        return _finish(location, found, written)
+
+
+def _finish(location: Location, found: Verification, written: Repair) -> Repair:
+    """Do what needs no source, once the volumes are written."""
+    whole, failed = {*written.rewritten, *written.by_others}, written.remaining
+    told = {*whole, *(issue.item for issue in failed)}
+    lost = [issue for issue in found.issues if issue.kind in FROM_SOURCE and issue.item not in told]
     deleted, kept = _delete_copies(location, found, {issue.item for issue in (*lost, *failed)})
     stale = [issue for issue in found.issues if issue.kind in OF_THE_CATALOG]
     # deriving would forget a volume that is lost, and so that it has been there
     safe = any(issue.kind == "damaged-catalog" for issue in stale) or not (lost or failed)
-    derived = safe and bool(rewritten or stale)
+    derived = safe and bool(whole or stale)
     if derived:
         write_catalog(location)
-    remaining = [*lost, *failed, *kept, *([] if derived else stale)]
-    return Repair(tuple(sorted(rewritten)), tuple(deleted), groups, derived, tuple(changed), tuple(remaining))
+    remaining = (*lost, *failed, *kept, *([] if derived else stale))
+    return replace(written, deleted=tuple(deleted), catalog=derived, remaining=remaining)
 
 
 def _compare(location: Location, converter: Converter) -> Iterator[Issue]:
@@ -227,10 +247,12 @@ def _recipe(location: Location, found: Verification) -> _Recipe:
     return _Recipe(root["source"], "portable")
 
 
-def _converter(recipe: _Recipe, source: str | Path, options: Mapping[str, Any]) -> Converter:
+def _converter(
+    recipe: _Recipe, source: str | Path, source_options: Mapping[str, Any] | None, options: Mapping[str, Any]
+) -> Converter:
     """Make the converter that a store was made with; files that it was given are found in the source by their names."""
     known = {item.name: item.metadata for item in fields(load_converter(recipe.converter))}
-    place = partial(source_path, {})
+    place = partial(source_path, source_options or {})
     settings: dict[str, Any] = {}
     for name, value in recipe.settings.items():
         if name in options or name not in known:
@@ -267,10 +289,11 @@ def _rewrite(
     converter: Converter,
     found: Verification,
     recipe: _Recipe,
+    run: Run,
     workers: int,
     progress: Callable[[Progress], None] | None,
-) -> tuple[set[str], list[Issue], list[Issue]]:
-    """Write the damaged volumes anew; give those that are, what has changed of them, and what went wrong."""
+) -> Repair:
+    """Write the damaged volumes anew; what went wrong with some is what remains."""
     there = {volume.volume_id: volume for volume in converter.scan().volumes}
     failed = [
         Issue("failed-volume", name, "", f"{location.name}: volume {name}: the source does not have it")
@@ -286,15 +309,19 @@ def _rewrite(
     outcomes = [
         outcome
         for profile, volumes in by_profile.items()
-        for outcome in convert_volumes(converter, tuple(volumes), location, profile, workers=workers, progress=progress)
+        for outcome in convert_volumes(
+            converter, tuple(volumes), location, profile, run, workers=workers, progress=progress
+        )
     ]
     failed += [
         Issue("failed-volume", outcome.volume.volume_id, outcome.file, outcome.fault)
         for outcome in outcomes
         if outcome.fault is not None
     ]
-    rewritten = {outcome.volume.volume_id for outcome in outcomes if outcome.fault is None}
-    return rewritten, list(_changes(location, sorted(rewritten), recorded)), failed
+    rewritten = sorted(outcome.volume.volume_id for outcome in outcomes if outcome.is_converted)
+    by_others = sorted(outcome.volume.volume_id for outcome in outcomes if outcome.by_another)
+    changed = _changes(location, rewritten, recorded)
+    return Repair(tuple(rewritten), tuple(by_others), changed=tuple(changed), remaining=tuple(failed))
 
 
 def _recorded(location: Location, found: Verification) -> dict[str, tuple[str, str]]:

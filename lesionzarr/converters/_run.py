@@ -70,7 +70,8 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
 
     Several conversions may write into one store at a time: each volume is written by one of them, and each ends when
     all are there. What a conversion that was killed was at is free after a minute, or at once where it ran on this
-    machine. On a server that creates objects where there are some already (the report says so), only one may write.
+    machine. On a server without conditional requests (the report says so) only one may write: a second waits for some
+    seconds, until it knows whether the first lives, and then ends with a StoreError.
 
     Parameters
     ----------
@@ -172,12 +173,14 @@ def plan(
 
 def _exclusive_issues(run: Run, location: Location) -> Iterator[Issue]:
     if not run.exclusive:
-        fault = "the server creates an object where there is one already"
+        fault = "the server knows no conditional requests"
         yield Issue("not-exclusive", "", "", f"{location.name}: {fault}; one conversion at a time may write there")
 
 
-def source_path(options: Mapping[str, Any], path: str | Path) -> SourcePath:
-    """Make what is read of a path or URL of a source."""
+def source_path(options: Mapping[str, Any], path: str | SourcePath) -> SourcePath:
+    """Make what is read of a path or URL of a source; what is made already stays."""
+    if isinstance(path, Remote):
+        return path
     if not is_url(path):
         return Path(path)
     folder, _, name = str(path).rstrip("/").rpartition("/")
@@ -206,14 +209,16 @@ def convert_volumes(
     volumes: tuple[Volume, ...],
     location: Location,
     profile: str,
+    run: Run,
     *,
     workers: int,
     progress: Callable[[Progress], None] | None,
 ) -> list[Outcome]:
-    """Convert some volumes, whatever the store holds of them."""
-    task = Task(converter, location, profile)
+    """Convert some volumes, but for those that another run has made whole meanwhile."""
+    task = Task(converter, location, profile, repair=True)
     with open_workers(task, min(workers, len(volumes)), None) as work:
-        return _follow(work(order_by_cost(volumes), None), Plan(volumes, (), (), {}, ()), progress)
+        outcomes = iter_outcomes(task, work, order_by_cost(volumes), run)
+        return _follow(outcomes, Plan(volumes, (), (), {}, ()), progress)
 
 
 def _delete_replaced(location: Location, plan: Plan, outcomes: list[Outcome]) -> list[Issue]:

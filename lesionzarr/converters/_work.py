@@ -20,6 +20,7 @@ from lesionzarr.converters._base import describe
 from lesionzarr.converters._plan import compare_volume, size_issues, voxel_bytes
 from lesionzarr.errors import LesionzarrError, SourceError, StoreError
 from lesionzarr.store._ordered import map_in_order
+from lesionzarr.store.verify import is_sound
 from lesionzarr.store.writer import read_attributes, write_volume
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Task:
     converter: Converter
     location: Location
     profile: str
+    repair: bool = False
+    """A volume that is there is done only if every voxel of it is as it was written."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,7 @@ def _claim_and_write(task: Task, volume: Volume, claims: Claims) -> Outcome:
     before = claims.take(volume_id)
     # another may have written it since the plan was made. Where this run had the claim before, it was a worker of its
     # own, lost before it could tell
-    own = read_attributes(task.location, volume_id)
-    if own is not None and compare_volume(volume, own, task.location, task.profile) != "convert":
+    if (own := _read_done(task, volume)) is not None:
         return Outcome(volume, tuple(size_issues(volume, own["volume"]["shape"])), by_another=before != claims.run)
     if before not in {None, claims.run}:
         return Outcome(volume, holder=before)
@@ -104,6 +106,16 @@ def _claim_and_write(task: Task, volume: Volume, claims: Claims) -> Outcome:
         return outcome
     holder = claims.holder(volume_id)
     return outcome if holder == claims.run else Outcome(volume, holder=holder or "")
+
+
+def _read_done(task: Task, volume: Volume) -> dict[str, Any] | None:
+    """Read the attributes of a volume; None where it still has to be written."""
+    if task.repair and not is_sound(task.location, volume.volume_id):
+        return None
+    own = read_attributes(task.location, volume.volume_id)
+    if own is None or (not task.repair and compare_volume(volume, own, task.location, task.profile) == "convert"):
+        return None
+    return own
 
 
 def _write(task: Task, volume: Volume, is_held: Callable[[], bool] | None = None) -> Outcome:
@@ -190,8 +202,7 @@ class _Look(NamedTuple):
 
 def _look(task: Task, run: Run, volume: Volume) -> _Look:
     """Look at a volume that another conversion was at."""
-    own = read_attributes(task.location, volume.volume_id)
-    if own is not None and compare_volume(volume, own, task.location, task.profile) != "convert":
+    if _read_done(task, volume) is not None:
         return _Look(volume.volume_id, is_ready=True)
     holder = run.holder(volume.volume_id)
     is_dead = holder is not None and run.is_dead(holder)

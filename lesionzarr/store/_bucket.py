@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -29,6 +30,7 @@ ABSENT = (FileNotFoundError, NotADirectoryError)
 
 FAULTS = {
     "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
+    "501 Not Implemented": "the server does not know such requests",
     "NoSuchBucket": "no such bucket; create it, or mend the URL",
     "InvalidAccessKeyId": "the access key is not known there; check the credentials",
     "SignatureDoesNotMatch": "the secret key is wrong; check the credentials",
@@ -52,7 +54,13 @@ REFUSED = re.compile(
 )
 """Answers that would be the same another time, and those that make no sense."""
 
+CLIENTS = 64
+"""Most services, or folders of one, to which connections are kept; one more costs the oldest a new handshake."""
+
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 4.0
+
+_ANSWERED: set[Bucket] = set()
+"""Places that have answered this process."""
 
 _OBSTORE_PROCESS: dict[str, int] = {}
 """The process that used obstore first, inherited by its forks."""
@@ -107,13 +115,11 @@ class Bucket:
     def walk(self, key: str) -> Iterator[tuple[str, Stat]]:
         """List every object under a key (all of them under "")."""
         last = "", (0, 0)
-        with self._opened(key) as store:
-            for page in store.list(f"{key}/" if key else None, chunk_size=1000):
-                for item in page:
-                    # an empty object of a folder's name stands for the folder, as consoles make them
-                    if last[0] and (last[1][0] or not item["path"].startswith(f"{last[0]}/")):
-                        yield last
-                    last = item["path"], _stat(item)
+        for item in self._list(key):
+            # an empty object of a folder's name stands for the folder, as consoles make them
+            if last[0] and (last[1][0] or not item["path"].startswith(f"{last[0]}/")):
+                yield last
+            last = item["path"], _stat(item)
         if last[0]:
             yield last
 
@@ -181,14 +187,17 @@ class Bucket:
                 self._writable(store).put(key, data, mode="create")
             except AlreadyExistsError:
                 return False
+            except NotImplementedError as error:
+                # of a web server
+                raise _told(self, key, error) from error
             return True
 
         # it is there too where an answer was lost and the request was sent again
-        return self._put(key, put) or self.read(key) == data
+        return self._put(key, put, once=True) or self.read(key) == data
 
-    def _put(self, key: str, action: Callable[[Any], T]) -> T:
+    def _put(self, key: str, action: Callable[[Any], T], *, once: bool = False) -> T:
         try:
-            return self.ask(key, action)
+            return self.ask(key, action, once=once)
         except ABSENT as error:
             raise _told(self, key, error) from error
 
@@ -221,12 +230,23 @@ class Bucket:
 
     def list_objects(self, key: str) -> dict[str, int]:
         """Give the length in bytes of every object under a key, by the key of each."""
+        return {item["path"]: int(item["size"]) for item in self._list(key)}
 
-        def find(store: Any) -> dict[str, int]:
-            pages = store.list(f"{key}/" if key else None)
-            return {item["path"]: int(item["size"]) for page in pages for item in page}
+    def _list(self, key: str) -> Iterator[Any]:
+        """List every object under a key; after a fault it goes on behind the last one that came."""
+        pages: Iterator[Any] | None = None
+        last: str | None = None
 
-        return self.ask(key, find)
+        def turn(store: Any) -> Any:
+            nonlocal pages
+            pages, listing = None, pages or iter(store.list(f"{key}/" if key else None, offset=last, chunk_size=1000))
+            page = next(listing, None)
+            pages = listing
+            return page
+
+        while (page := self.ask(key, turn)) is not None:
+            yield from page
+            last = page[-1]["path"] if page else last
 
     def reached(self) -> Bucket:
         """Give the same location, known to answer: an outage is then waited for."""
@@ -239,18 +259,23 @@ class Bucket:
         with self._opened("") as store:
             return ObjectStore(store, read_only=True)
 
-    def ask(self, key: str, action: Callable[[Any], T]) -> T:
+    def ask(self, key: str, action: Callable[[Any], T], *, once: bool = False) -> T:
         """Do something with the client that may be done twice, and again while its fault may pass.
 
         obstore sends a request again where that is known to be harmless, for a few seconds; not one that creates or
-        deletes, nor one whose answer broke off, and a server takes longer to be started again.
+        deletes, nor one whose answer broke off, and a server takes longer to be started again. It also does so where a
+        server says that it will never know such a request: not where a request is to be sent `once`, nor to a service
+        that has not answered yet.
         """
-        deadline = time.monotonic() + patience_s(self.options, reached=self.answered)
+        answered = self.answered or self in _ANSWERED
+        deadline = time.monotonic() + patience_s(self.options, reached=answered)
         wait = FIRST_WAIT_S
         while True:
             try:
-                with self._opened(key) as store:
-                    return action(store)
+                with self._opened(key, once=once or not answered) as store:
+                    result = action(store)
+                    _ANSWERED.add(self)
+                    return result
             except StoreError as error:
                 # of workers that lost one server at one time, each comes back at its own
                 pause = wait * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
@@ -260,8 +285,8 @@ class Bucket:
                 wait = min(2 * wait, LONGEST_WAIT_S)
 
     @contextmanager
-    def _opened(self, key: str) -> Iterator[Any]:
-        """Give the client; what goes wrong with it becomes one line."""
+    def _opened(self, key: str, *, once: bool = False) -> Iterator[Any]:
+        """Give the client, which may send each request `once`; what goes wrong with it becomes one line."""
         try:
             from obstore.exceptions import BaseError
         except ImportError as error:
@@ -270,7 +295,7 @@ class Bucket:
             # its threads do not survive a fork, and every call would wait for them
             raise StoreError(f"{self.name}: read before this process was forked; start workers by spawn or forkserver")
         try:
-            yield _client(self.url, _Frozen(self.options))
+            yield _client(self.url, _Frozen({**self.options, **_once(self.options)} if once else self.options))
         except ABSENT as error:
             if "NoSuchBucket" in str(error):
                 raise StoreError(f"{self.url}: {FAULTS['NoSuchBucket']}") from error
@@ -297,7 +322,12 @@ class _Frozen:
         return isinstance(other, _Frozen) and self._key == other._key
 
 
-@lru_cache(maxsize=16)
+def _once(options: dict[str, Any]) -> dict[str, Any]:
+    """Give the option by which obstore sends no request again."""
+    return {"retry_config": {**options.get("retry_config", {}), "max_retries": 0}}
+
+
+@lru_cache(maxsize=CLIENTS)
 def _client(url: str, options: _Frozen) -> Any:
     # its connections stay open between requests, which saves a handshake for each
     from obstore.exceptions import BaseError
@@ -325,4 +355,7 @@ def _told(bucket: Bucket, key: str, error: BaseException) -> StoreError:
     # what follows the first line is a dump of the request
     first = re.sub(r"\s+", " ", str(error).splitlines()[0])
     place = f"{bucket.name}/{key}" if key else bucket.url
-    return StoreError(f"{place}: {known} ({first})" if known else f"{place}: {first}")
+    fault = StoreError(f"{place}: {known} ({first})" if known else f"{place}: {first}")
+    if isinstance(error, NotImplementedError) or "status code: 501" in text:
+        fault.errno = errno.ENOTSUP
+    return fault

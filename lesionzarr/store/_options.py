@@ -30,6 +30,8 @@ FIRST_PATIENCE_S = 5.0
 """The same for a service that has not answered yet: a wrong URL must not take a minute to be told."""
 
 CLIENT = {"timeout_s", "connect_timeout_s", "retries", "patience_s"}
+TYPED = CLIENT | {"anonymous", "path_style", "client_options", "retry_config"}
+"""Options that are no text."""
 PLAIN = {"http", "https", "file", "memory"}
 """Schemes of stores that know no account."""
 
@@ -104,7 +106,9 @@ def patience_s(options: Mapping[str, Any], *, reached: bool) -> float:
 
 
 def parse_option(text: str) -> tuple[str, Any]:
-    """Read ``NAME=VALUE``; a value that is JSON, such as a number or ``true``, is taken as that.
+    """Read ``NAME=VALUE``; a value is JSON where a number, ``true`` or an object is needed, and else text as it stands.
+
+    A secret may be made of digits alone, and a key of a service be JSON that obstore takes as text.
 
     Raises
     ------
@@ -114,6 +118,8 @@ def parse_option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise ValueError(text)
+    if name not in TYPED:
+        return name, value
     try:
         return name, json.loads(value)
     except ValueError:

@@ -7,16 +7,22 @@
 
 A claim is taken by creating its object, which the store grants to one alone. Claims are never written over: who finds
 that the run which holds a volume is dead creates the claim with the next number, so that of two that find it so one
-wins. A run is dead when its lease is gone, when its process is gone (told on the same machine alone), or when its lease
-was seen unchanged for longer than it lasts, by the clock of the one that looks: two machines' clocks are not compared.
+wins. Who deletes the claims of a dead run takes them over first, and then begins with the lowest: a claim with a gap
+below it could not be seen. A run is dead when its lease is gone, when its process is gone (told on the same machine
+alone), or when its lease was seen unchanged for longer than it lasts, by the clock of the one that looks: no two clocks
+are compared, and no time of day.
 
 A claim keeps work from being done twice; what keeps the store right is that a volume is committed by creating its
 group, and that two writers of one volume write the same bytes. So a run that was thought dead and goes on does no harm:
 it finds that its claim is not the last, and does not commit. Everything is deleted when a run ends.
+
+Where the server knows no conditional requests nothing can be claimed: a run then waits until every other lease is known
+for dead, and gives up when one is renewed.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -24,6 +30,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -32,7 +39,7 @@ from lesionzarr.errors import StoreError
 from lesionzarr.store._ordered import map_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from lesionzarr.store.location import Location
 
@@ -42,6 +49,8 @@ LEASE = f"{CLAIMS}/_run-"
 
 LEASE_S = 60.0
 RENEWAL_S = 20.0
+LOOK_S = 1.0
+"""Between two looks at the leases of others, where nothing can be claimed."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +70,27 @@ class Claims:
         str or None
             None where it was free, this run where it had it already (its worker was lost), or the run that has it.
         """
-        # without the token a claim of this run that is there already would pass for the one that was just created
-        content = f"{self.run} {secrets.token_hex(4)}".encode()
+        created = False
         while True:
             # looked at first: of two that create at the same moment, some servers let one wait for a second
-            holder, number = self._last(volume_id)
+            holder, number = self.last(volume_id)
+            if created and holder == self.run:
+                return None
             if holder is not None and holder not in self.dead:
                 return holder
-            if self.location.create(_key(volume_id, number), content):
+            created = self.create(volume_id, number) or created
+            # those below another number may have been deleted meanwhile
+            if created and not number:
                 return None
+
+    def create(self, volume_id: str, number: int) -> bool:
+        """Create a claim unless there is one of that number; tell whether it was created."""
+        # without the token a claim of this run that is there already would pass for the one that was just created
+        return self.location.create(_key(volume_id, number), f"{self.run} {secrets.token_hex(4)}".encode())
 
     def holder(self, volume_id: str) -> str | None:
         """Give the run that has a volume; None where it is free."""
-        return self._last(volume_id)[0]
+        return self.last(volume_id)[0]
 
     def is_held(self, volume_id: str) -> bool:
         """Tell whether this run still has a volume."""
@@ -81,11 +98,11 @@ class Claims:
 
     def drop(self, volume_id: str) -> None:
         """Give up the claim of this run to a volume, if it has one."""
-        holder, number = self._last(volume_id)
+        holder, number = self.last(volume_id)
         if holder == self.run:
             self.location.delete(_key(volume_id, number - 1))
 
-    def _last(self, volume_id: str) -> tuple[str | None, int]:
+    def last(self, volume_id: str) -> tuple[str | None, int]:
         """Give the run that has a volume, and the number that the next claim has."""
         holder, number = None, 0
         while (data := self.location.read(_key(volume_id, number))) is not None:
@@ -94,7 +111,7 @@ class Claims:
 
 
 class Run:
-    """A conversion that lives as long as this context: its lease, and what it sees of others.
+    """A conversion or repair that lives as long as this context: its lease, and what it sees of others.
 
     Parameters
     ----------
@@ -104,8 +121,13 @@ class Run:
     Attributes
     ----------
     exclusive
-        The store creates an object only where there is none. Some servers ignore the condition: then nothing can be
-        claimed.
+        The store creates an object only where there is none. Some servers ignore the condition, or refuse a request
+        that has one: then nothing can be claimed.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be written, or another run is writing to one where nothing can be claimed.
     """
 
     def __init__(self, location: Location) -> None:
@@ -123,9 +145,15 @@ class Run:
         # files that a killed process was just writing: those that are there still when this run ends are nobody's
         self._unfinished = [key for key in self._location.list_objects(CLAIMS) if key.startswith(f"{CLAIMS}/.")]
         key = f"{LEASE}{self._run}"
-        self._location.create(key, self._lease())
-        self.exclusive = not self._location.create(key, self._lease())
+        self._location.write(key, self._lease())
+        self.exclusive = _is_exclusive(self._location, key, self._lease())
         self._keeper.start()
+        if not self.exclusive:
+            try:
+                self._wait_for_others()
+            except BaseException:
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -174,22 +202,69 @@ class Run:
         self._renewals += 1
         return json.dumps({"renewals": self._renewals, **_process()}).encode()
 
+    def _wait_for_others(self) -> None:
+        """Wait until every other run is known for dead; StoreError once one shows that it lives.
+
+        Each writes its lease before it looks for others, so that of two at least one sees the other.
+        """
+        leases = [key for key in self._location.list_objects(CLAIMS) if key.startswith(LEASE)]
+        others = {key: self._location.read(key) for key in leases if key != f"{LEASE}{self._run}"}
+        while others := {key: data for key, data in others.items() if not self.is_dead(key.removeprefix(LEASE))}:
+            if any(self._location.read(key) not in {data, None} for key, data in others.items()):
+                fault = "another run writes there, and the server knows no conditional requests"
+                raise StoreError(f"{self._location.name}: {fault}; run the same again once that one has ended")
+            time.sleep(LOOK_S)
+
     def _release(self) -> None:
         keys = self._location.list_objects(CLAIMS)
         runs = [key.removeprefix(LEASE) for key in keys if key.startswith(LEASE)]
         free = {run for run in runs if run == self._run or self.is_dead(run)}
         alive = {*runs} - free
 
-        def release(key: str) -> None:
-            holder = _holder(self._location.read(key) or b"")
+        def is_free(holder: str) -> bool:
             # one whose lease was not listed has ended, or has begun since
-            if holder in free or (holder not in alive and self.is_dead(holder)):
-                self._location.delete(key)
+            return holder in free or (holder not in alive and self.is_dead(holder))
 
-        claims = [key for key in keys if not key.startswith((f"{CLAIMS}/_", f"{CLAIMS}/."))]
-        list(map_in_order(self._location, release, claims))
+        claims = [key for key in keys if not key.startswith((f"{CLAIMS}/_", f"{CLAIMS}/."))] if self.exclusive else []
+        volume_ids = {key.removeprefix(f"{CLAIMS}/").rpartition(".")[0] for key in claims}
+        list(map_in_order(self._location, partial(self._free, is_free), sorted(volume_ids)))
         rest = [*self._unfinished, *(f"{LEASE}{run}" for run in free)]
         list(map_in_order(self._location, self._location.delete, rest))
+
+    def _free(self, is_free: Callable[[str], bool], volume_id: str) -> None:
+        """Delete the claims to a volume, unless a run that lives has the last."""
+        own = Claims(self._location, self._run)
+        holder, number = own.last(volume_id)
+        while holder != self._run:
+            if holder is not None and not is_free(holder):
+                return
+            # taken over first: a claim that another creates at this moment would else be behind a gap, and not be seen
+            if not own.create(volume_id, number):
+                return
+            holder, number = own.last(volume_id)
+        for each in range(number):
+            self._location.delete(_key(volume_id, each))
+        if self._location.read(_key(volume_id, number)) is not None:
+            # of one that took this run for dead; the gap below it is filled again
+            self._free(is_free, volume_id)
+
+
+def check_writable(location: Location) -> None:
+    """Raise a StoreError unless the store can be written, before the work of which that is the end."""
+    # a run deletes what is left of these
+    key = f"{CLAIMS}/.{secrets.token_hex(4)}"
+    location.write(key, b"")
+    location.delete(key)
+
+
+def _is_exclusive(location: Location, key: str, data: bytes) -> bool:
+    """Tell whether a store does not create an object where there is one: `key`, with other content."""
+    try:
+        return not location.create(key, data)
+    except StoreError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return False
 
 
 def _key(volume_id: str, number: int) -> str:

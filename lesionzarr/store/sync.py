@@ -120,8 +120,10 @@ def sync(
     if source == there:
         raise SettingError(f"{there.name}: source and destination are the same")
     _open_destination(source, there)
-    have, has = list_store(source), list_store(there)
+    source, there = source.reached(), there.reached()
+    # before the listings, which may take long: a destination that cannot be written is so found at once
     _copy_groups(source, there)
+    have, has = list_store(source), list_store(there)
     total = sum(sum(objects.values()) for objects in have.volumes.values())
     copied: list[_Copied] = []
     done = 0
@@ -191,7 +193,7 @@ def _copy_groups(source: Location, there: Location) -> None:
         data = source.read(key)
         if data is None:
             raise IntegrityError(f"{source.name}/{key}: missing; {REMEDY}")
-        # written even if it is there: a destination that cannot be written is found before any volume is read
+        # written even if it is there, to find out whether it can be
         there.write(key, data)
 
 

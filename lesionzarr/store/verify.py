@@ -65,6 +65,34 @@ OF_THE_CATALOG = {"damaged-catalog", "not-in-catalog", "stale-row", "stale-lesio
 """Kinds of issues that end when the catalog is derived anew."""
 
 
+def reach_store(location: Location) -> Location:
+    """Give a store as a location that is known to answer.
+
+    What makes a store unreachable, such as a wrong host or key, is so told by its first request and after some seconds;
+    what fails from then on is an outage, which is waited for.
+
+    Raises
+    ------
+    NotFoundError
+        Nothing is there.
+    StoreError
+        It cannot be reached.
+    """
+    # the answer to a GET says why it was refused, that to a HEAD does not
+    if location.read(layout.GROUP_FILE) is None and not location.list_folders(layout.VOLUMES):
+        raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
+    return location.reached()
+
+
+def is_sound(location: Location, volume_id: str) -> bool:
+    """Tell whether a volume is there with every object and voxel as it was written; its voxels are read."""
+    key = layout.volume_key(volume_id)
+    objects = location.list_objects(key)
+    return (
+        f"{key}/{layout.GROUP_FILE}" in objects and not check_volume(location, volume_id, objects, voxels=True).issues
+    )
+
+
 def verify_store(
     location: Location,
     *,
@@ -105,8 +133,7 @@ def verify_store(
         raise SettingError(f"sample {sample}: a share from 0 to 1 is needed")
     if threads is not None and threads < 1:
         raise SettingError(f"{threads} threads: at least 1 is needed")
-    if location.size(layout.GROUP_FILE) is None and not location.list_folders(layout.VOLUMES):
-        raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
+    location = reach_store(location)
     listing = list_store(location)
     issues = list(_check_groups(location, listing))
     tables, unreadable = read_tables(location)

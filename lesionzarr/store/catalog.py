@@ -1,6 +1,6 @@
 """The catalog: the handle that users open, made of two tables.
 
-Opening reads the root group and the two tables, and no group of a volume.
+Opening reads the root group, which tables are the catalog, and those; no group of a volume.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from lesionzarr.geometry import Grid
 from lesionzarr.lesion import Lesion
 from lesionzarr.store import layout
 from lesionzarr.store.arrays import ArrayLayout, parse_layout
+from lesionzarr.store.generations import read_generation
 from lesionzarr.store.index import VOLUMES
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.studies import describe_study, pair_volumes
-from lesionzarr.store.tables import read_generation
+from lesionzarr.store.tables import read_marked
 from lesionzarr.store.writer import missing_objects, read_root
 
 if TYPE_CHECKING:
@@ -397,7 +398,7 @@ def _open(
     local_cache_bytes: int = LOCAL_CACHE_BYTES,
 ) -> Catalog:
     with ThreadPoolExecutor(1) as pool:
-        # of a bucket each takes a round trip
+        # of a bucket these take two round trips
         tables = pool.submit(_read_tables, location)
         info = read_root(location)
     if info is None:
@@ -412,14 +413,23 @@ def _open(
 
 
 def _read_tables(location: Location) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read the tables of lesions and volumes; both of one conversion, where another is just being written."""
+    """Read the tables of lesions and volumes, both of one catalog, also where others are just being written."""
     with ThreadPoolExecutor(1) as pool:
         for pause_s in (*PAUSES_S, None):
-            other = pool.submit(read_generation, location, layout.VOLUMES_TABLE, "volume_id")
-            lesions, of_lesions = read_generation(location, layout.LESIONS_TABLE, "lesion_id")
-            volumes, of_volumes = other.result()
+            generation = read_generation(location)
+            volumes_key, lesions_key = generation.tables
+            other = pool.submit(read_marked, location, volumes_key, "volume_id")
+            try:
+                lesions, of_lesions = read_marked(location, lesions_key, "lesion_id")
+                volumes, of_volumes = other.result()
+            except StoreError:
+                if read_generation(location) == generation:
+                    raise
+                # two more catalogs have been written, and the tables deleted
+                continue
             if of_lesions == of_volumes or None in {of_lesions, of_volumes}:
                 return lesions, volumes
+            # under fixed names each is written on its own
             if pause_s is not None:
                 time.sleep(pause_s)
     raise StoreError(f"{location.name}: the two tables of its catalog do not belong together; run `lesionzarr index`")

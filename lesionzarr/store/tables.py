@@ -26,6 +26,8 @@ ARROW: dict[str, pa.DataType] = {
 NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
 """Integers stay integers where values are missing."""
 
+REPEATED = ["array", "mask_array"]
+"""Columns of long texts that are the same in most rows: categories in memory."""
 
 GENERATION = b"generation"
 """Name in the metadata of the tables that belong together: a checksum over all of them."""
@@ -63,28 +65,21 @@ def _write(table: pa.Table) -> bytes:
 
 def read_table(location: Location, key: str, index: str) -> pd.DataFrame:
     """Read a table of a store, indexed by one of its columns; StoreError where it is missing or damaged."""
-    return read_generation(location, key, index)[0]
+    return read_marked(location, key, index)[0]
 
 
-def read_generation(location: Location, key: str, index: str) -> tuple[pd.DataFrame, str | None]:
+def read_marked(location: Location, key: str, index: str) -> tuple[pd.DataFrame, str | None]:
     """Read a table as `read_table`, and what it shares with those that belong to it; None in stores of old versions."""
     data = location.read(key)
     if data is None:
         raise StoreError(f"{location.name}: no {key}; the conversion did not end: run it again, or `lesionzarr index`")
     try:
-        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True, read_dictionary=REPEATED)
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(f"{location.name}/{key}: damaged ({error}); run `lesionzarr index`") from error
     generation = (table.schema.metadata or {}).get(GENERATION)
     frame: pd.DataFrame = table.to_pandas(types_mapper=NULLABLE.get)
+    del table
+    # of a million rows, hundreds of megabytes that are free would be kept for another table
+    pa.default_memory_pool().release_unused()
     return frame.set_index(index), generation.decode() if generation else None
-
-
-def stored_generation(location: Location, key: str) -> str | None:
-    """Tell the generation of a table alone; None where there is no table, or it is damaged or of an old version."""
-    data = location.read(key)
-    try:
-        generation = (pq.read_schema(io.BytesIO(data)).metadata or {}).get(GENERATION) if data else None
-    except (pa.ArrowException, OSError):
-        return None
-    return generation.decode() if generation else None

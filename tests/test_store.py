@@ -28,6 +28,7 @@ from lesionzarr.errors import IntegrityError, NotFoundError, SettingError, Sourc
 from lesionzarr.geometry import Region
 from lesionzarr.lesion import COLUMNS, Lesion
 from lesionzarr.store import layout
+from lesionzarr.store.generations import read_generation
 from lesionzarr.store.location import open_location
 from lesionzarr.store.shards import chunks_of_regions, encode_shard
 from lesionzarr.store.writer import create_store, write_volume

@@ -164,7 +164,8 @@ def test_each_damage_of_a_volume_is_named_once_and_repaired(work, sample_store, 
     touched = {
         path.parent.name for path, stamp in before.items() if path.is_file() and path.stat().st_mtime_ns != stamp
     }
-    assert touched == {"catalog"}
+    # it says what it said
+    assert touched == set()
 
 
 def lesions_of(group):
@@ -389,7 +390,7 @@ def test_repairing_without_a_source_keeps_the_catalog_that_tells_what_is_lost(wo
     before = told(store)
     done = lesionzarr.repair(store)
     assert not done.catalog
-    assert sorted((issue.item, issue.file, issue.kind) for issue in done.remaining) == sorted(before)
+    assert sorted((i.item, GENERATION.sub("", i.file), i.kind) for i in done.remaining) == sorted(before)
     assert told(store) == before
 
 

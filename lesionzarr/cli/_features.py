@@ -25,6 +25,7 @@ from lesionzarr.features.statistics import summarise
 from lesionzarr.features.store import features_of_store, intensities_of_store
 from lesionzarr.features.upstream import ELLIPSE, OBB, measure_as_upstream
 from lesionzarr.report import Issue
+from lesionzarr.store.location import shown
 
 if TYPE_CHECKING:
     import argparse
@@ -75,7 +76,7 @@ def _measure(catalog: Catalog, arguments: argparse.Namespace, query: str | None 
     table = features_of_store(catalog, lesions=lesions, measure=measure)
     if table.empty:
         which = "no lesion" if query is None else f"--query {query}: no such lesion"
-        raise SettingError(f"{arguments.store}: {which} has a mask, on which features are measured")
+        raise SettingError(f"{shown(arguments.store)}: {which} has a mask, on which features are measured")
     return table
 
 
@@ -178,7 +179,7 @@ def _intensities(arguments: argparse.Namespace) -> int:
     failed: list[Issue] = []
     volumes = [str(name) for name in catalog.volumes.index[catalog.volumes["modality"] == "CT"]]
     if not volumes:
-        raise SettingError(f"{arguments.store}: no volume of CT, and no other has HU")
+        raise SettingError(f"{shown(arguments.store)}: no volume of CT, and no other has HU")
     for name in volumes:
         try:
             counted = intensities_of_store(catalog, name)

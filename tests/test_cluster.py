@@ -17,7 +17,7 @@ from lesionzarr.store._bucket import Bucket
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    return deeplesion(tmp_path_factory.mktemp("many") / "DeepLesion", lesions=24, image_size=96, slices=6)
+    return deeplesion(tmp_path_factory.mktemp("many") / "DeepLesion", lesions=16, image_size=64, slices=4)
 
 
 @pytest.fixture(scope="module")

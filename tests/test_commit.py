@@ -35,7 +35,7 @@ linux = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """A dataset that takes two conversions long enough to meet."""
-    return deeplesion(tmp_path_factory.mktemp("many") / "DeepLesion", lesions=24, image_size=128, slices=6)
+    return deeplesion(tmp_path_factory.mktemp("many") / "DeepLesion", lesions=16, image_size=128, slices=4)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_the_claims_of_a_process_that_was_killed_here_are_free_at_once(place):
     assert location.list_objects(claims.CLAIMS) == {}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("place", "workers"), [("folder", 1), ("bucket", 2)], indirect=["place"])
 def test_two_conversions_at_one_destination_write_each_volume_once(many, whole, place, workers):
     url, options, location = place
     both = [start(many, url, options or {}, "--workers", workers) for _ in range(2)]
@@ -292,7 +292,7 @@ def test_catalogs_written_at_the_same_time_tell_of_every_volume(whole, tmp_path)
 
 
 def test_tables_that_do_not_belong_together_are_told_with_the_remedy(sample_store, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("lesionzarr.store.catalog.PAUSES_S", (0.001,))
+    monkeypatch.setattr("lesionzarr.store.tables.PAUSES_S", (0.001,))
     location = Folder(tmp_path)
     for key in Folder(whole).list_objects(""):
         location.write(key, Folder(whole).read(key))

@@ -207,7 +207,7 @@ def test_every_profile_is_read_back_by_zarr_python(profile, sample, tmp_path):
     assert len(report.converted) > 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 20), st.integers(1, 70), st.integers(1, 70)),
     chunk=st.tuples(st.integers(1, 5), st.integers(8, 40), st.integers(8, 40)),

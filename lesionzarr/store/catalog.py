@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,11 +20,10 @@ from lesionzarr.geometry import Grid
 from lesionzarr.lesion import Lesion
 from lesionzarr.store import layout
 from lesionzarr.store.arrays import ArrayLayout, parse_layout
-from lesionzarr.store.generations import read_generation
 from lesionzarr.store.index import VOLUMES
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.studies import describe_study, pair_volumes
-from lesionzarr.store.tables import read_marked
+from lesionzarr.store.tables import read_catalog
 from lesionzarr.store.writer import missing_objects, read_root
 
 if TYPE_CHECKING:
@@ -43,9 +41,6 @@ QUERY_ERRORS = (
     *(NameError, SyntaxError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NotImplementedError),
 )
 """What pandas raises for the many ways in which a query can mean nothing."""
-
-PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Before each further look at a catalog that is just being written."""
 
 
 @dataclass(frozen=True)
@@ -399,7 +394,7 @@ def _open(
 ) -> Catalog:
     with ThreadPoolExecutor(1) as pool:
         # of a bucket these take two round trips
-        tables = pool.submit(_read_tables, location)
+        tables = pool.submit(read_catalog, location)
         info = read_root(location)
     if info is None:
         raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
@@ -410,26 +405,3 @@ def _open(
         raise StoreError(f"{location.name}: its catalog is of an older lesionzarr; run `lesionzarr index`")
     # it has answered: what fails from now on is an outage, which is waited for
     return Catalog(location.reached(), info, lesions, volumes, cache_bytes, local_cache, local_cache_bytes)
-
-
-def _read_tables(location: Location) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read the tables of lesions and volumes, both of one catalog, also where others are just being written."""
-    with ThreadPoolExecutor(1) as pool:
-        for pause_s in (*PAUSES_S, None):
-            generation = read_generation(location)
-            volumes_key, lesions_key = generation.tables
-            other = pool.submit(read_marked, location, volumes_key, "volume_id")
-            try:
-                lesions, of_lesions = read_marked(location, lesions_key, "lesion_id")
-                volumes, of_volumes = other.result()
-            except StoreError:
-                if read_generation(location) == generation:
-                    raise
-                # two more catalogs have been written, and the tables deleted
-                continue
-            if of_lesions == of_volumes or None in {of_lesions, of_volumes}:
-                return lesions, volumes
-            # under fixed names each is written on its own
-            if pause_s is not None:
-                time.sleep(pause_s)
-    raise StoreError(f"{location.name}: the two tables of its catalog do not belong together; run `lesionzarr index`")

@@ -8,11 +8,12 @@ of the first versions have no such object, and their tables under fixed names.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +163,10 @@ def publish(location: Location, before: Pointer, checksum: str, tables: list[byt
 def copy_catalog(source: Location, there: Location) -> bool:
     """Copy the catalog of a store; tell whether there is one to copy, and none was written there meanwhile."""
     before = read_pointer(there)
-    generation = read_generation(source)
+    try:
+        generation = read_generation(source)
+    except IntegrityError:
+        return False
     volumes, lesions = (source.read(key) for key in generation.tables)
     # under fixed names nothing tells that both are of one writing
     if generation.checksum is None or volumes is None or lesions is None:
@@ -178,7 +182,7 @@ def _told(generation: Generation) -> dict[str, Any]:
 def _replace(location: Location, before: Pointer, data: bytes) -> bool:
     """Write the object that names the tables, unless it is no longer what it was; tell whether it is there."""
     if before.data is None:
-        return location.create(layout.CATALOG_FILE, data)
+        return _create(location, data)
     if isinstance(location, Bucket) and before.e_tag is not None:
         # it is there too where an answer was lost and the request was sent again
         return _replace_in_bucket(location, before.e_tag, data) or location.read(layout.CATALOG_FILE) == data
@@ -186,6 +190,17 @@ def _replace(location: Location, before: Pointer, data: bytes) -> bool:
         if location.read(layout.CATALOG_FILE) != before.data:
             return False
         location.write(layout.CATALOG_FILE, data)
+    return True
+
+
+def _create(location: Location, data: bytes) -> bool:
+    try:
+        return location.create(layout.CATALOG_FILE, data)
+    except StoreError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+    # a server that knows no conditions: one conversion at a time writes there, as its report says
+    location.write(layout.CATALOG_FILE, data)
     return True
 
 
@@ -200,7 +215,7 @@ def _replace_in_bucket(bucket: Bucket, e_tag: str, data: bytes) -> bool:
         except (GenericError, NotImplementedError) as error:
             if isinstance(error, GenericError) and "501 Not Implemented" not in str(error):
                 raise
-            # a server that knows no conditions: one conversion at a time writes there, as its report says
+            # as above
             store.put(layout.CATALOG_FILE, data)
         return True
 
@@ -215,14 +230,13 @@ def _locked(location: Location) -> Iterator[None]:
         return
     import fcntl
 
-    descriptor = os.open(location.root / layout.CATALOG, os.O_RDONLY)
-    try:
+    with ExitStack() as stack:
         # some network file systems lock no folders
         with suppress(OSError):
+            descriptor = os.open(location.root / layout.CATALOG, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _revisions(location: Location) -> dict[str, int]:

@@ -4,6 +4,8 @@ from lesionzarr._version import __version__
 from lesionzarr.converters._care import repair, verify
 from lesionzarr.converters._run import convert
 from lesionzarr.export.pack import pack
+from lesionzarr.features.mapping import map_lesions
+from lesionzarr.features.radiomics import extract_features
 from lesionzarr.readers.crop import CropReader
 from lesionzarr.readers.pack import PackReader
 from lesionzarr.readers.stack import StackReader
@@ -25,6 +27,8 @@ __all__ = [
     "Window",
     "__version__",
     "convert",
+    "extract_features",
+    "map_lesions",
     "open",
     "open_pack",
     "pack",

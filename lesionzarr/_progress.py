@@ -31,9 +31,9 @@ def show_progress() -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
-def show_bytes() -> Iterator[Callable[[int, int], None]]:
-    """Give the function that is called with the bytes that are done, and of how many."""
-    with _show("B") as show:
+def show_count(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Give the function that is called with how many are done, and of how many."""
+    with _show(unit) as show:
         yield lambda done, total: show(done, total, "")
 
 

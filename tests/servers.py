@@ -65,7 +65,7 @@ class SeaweedFS:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
+        self._ports = dict(zip(("master", "volume", "filer", "s3"), free_ports(4), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir(parents=True, exist_ok=True)
         (folder / "s3.json").write_text(json.dumps({"identities": IDENTITIES}))
@@ -284,6 +284,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, fields: dict[str, str] | None = None, body: bytes = b"") -> None:
         self.server.static.log.append(Answered(self.command, self.path, self.headers.get("Range", ""), status))
         self.send_response(status)
+        # pages of other origins may read it, as the README tells for nginx
+        self.send_header("Access-Control-Allow-Origin", "*")
         for name, value in (fields or {}).items():
             self.send_header(name, value)
         if status != 304:
@@ -307,7 +309,7 @@ def _range(field: str, size: int) -> range | None:
     return range(int(first), min(int(last) + 1, size) if last else size)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports free on 127.0.0.1 together with the ports 10000 higher, all below those of outgoing connections."""
     found: list[int] = []
     for port in random.sample(range(10_000, 22_000), 1000):

@@ -22,8 +22,8 @@ import pytest
 from PIL import Image
 
 import lesionzarr
+from lesionzarr import _workers
 from lesionzarr.cli import main
-from lesionzarr.converters import _work
 from lesionzarr.converters._run import plan
 from lesionzarr.converters.deeplesion import DeepLesion
 from lesionzarr.errors import NotFoundError, SettingError, SourceError, StoreError
@@ -359,7 +359,7 @@ def test_an_external_scheduler_writes_the_same_bytes(many, whole, tmp_path):
 
 
 def test_a_scheduler_that_is_not_there_is_named(sample, tmp_path, monkeypatch):
-    monkeypatch.setattr(_work, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(_workers, "PATIENCE_S", 0.5)
     with socket.socket() as taken:
         # bound and not listening: nobody answers, and nobody else can take the port meanwhile
         taken.bind(("127.0.0.1", 0))
@@ -371,7 +371,7 @@ def test_a_scheduler_that_is_not_there_is_named(sample, tmp_path, monkeypatch):
 
 
 def test_a_scheduler_without_workers_is_named_and_let_go(sample, tmp_path, monkeypatch):
-    monkeypatch.setattr(_work, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(_workers, "PATIENCE_S", 0.5)
     with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         with pytest.raises(SettingError, match="without workers"):
             lesionzarr.convert("deeplesion", sample, tmp_path / "s.zarr", scheduler=cluster.scheduler_address)

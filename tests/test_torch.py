@@ -173,3 +173,19 @@ def test_a_lesion_that_was_moved_is_read_where_it_says(reader, catalog):
     moved = dataclasses.replace(lesion, x0=lesion.x0 + 7, x1=lesion.x1 + 7)
     dataset = pickle.loads(pickle.dumps(reader.to_torch([lesion, moved])))  # noqa: S301
     np.testing.assert_array_equal(dataset[0]["image"][..., 7:].numpy(), dataset[1]["image"][..., :-7].numpy())
+
+
+def test_embeddings_of_a_network_become_columns(sample_store):
+    catalog = lesionzarr.open(sample_store)
+    crops = lesionzarr.CropReader(catalog, size=(1, 16, 16), window="soft-tissue", dtype="float32")
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(1, 4, 5), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    network = torch.nn.Sequential(*layers).eval()
+
+    def embed(batch):
+        with torch.inference_mode():
+            return network(torch.from_numpy(batch.image[:, :, 0])).numpy()
+
+    found = lesionzarr.map_lesions(crops, catalog.lesions.index[:10], embed, batch_size=4)
+    assert list(found.columns) == ["split", "0", "1", "2", "3"]
+    np.testing.assert_allclose(found.iloc[[7], 1:], embed(crops.read_batch(found.index[7])), rtol=1e-5)

@@ -43,6 +43,14 @@ def serving(store, **options):
             thread.join()
 
 
+@pytest.fixture
+def interruptible():
+    """What is started in the background of a shell ignores Ctrl-C, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def server(sample_store):
     with serving(sample_store) as server:
@@ -180,6 +188,7 @@ def test_a_store_that_cannot_be_reached_is_told(sample_store):
     assert body.startswith(b"store/zarr.json: ")
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_the_command_serves_until_it_is_stopped(sample_store):
     command = [sys.executable, "-m", "lesionzarr", "view", sample_store, "--port", "0", "--no-browser", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

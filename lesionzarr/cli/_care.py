@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from lesionzarr._progress import show_bytes, show_progress
+from lesionzarr._progress import show_count, show_progress
 from lesionzarr.cli._arguments import (
     add_command,
     add_store,
@@ -41,7 +41,7 @@ def add_verify(commands: Any) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    with show_bytes() as progress:
+    with show_count("B") as progress:
         found = verify(
             arguments.store,
             sample=arguments.sample,
@@ -75,7 +75,7 @@ def add_repair(commands: Any) -> None:
 
 def _repair(arguments: argparse.Namespace) -> int:
     options = storage_options(arguments, arguments.store)
-    with show_bytes() as progress:
+    with show_count("B") as progress:
         found = verify(arguments.store, threads=arguments.threads, storage_options=options, progress=progress)
     with show_progress() as slices:
         done = repair(
@@ -129,7 +129,7 @@ def add_sync(commands: Any) -> None:
 
 def _sync(arguments: argparse.Namespace) -> int:
     own = dict(arguments.destination_options)
-    with show_bytes() as progress:
+    with show_count("B") as progress:
         done = sync(
             arguments.store,
             arguments.destination,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import math
@@ -10,16 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lesionzarr.cli._arguments import add_command, add_store, open_store, parse_picture, parse_table
+from lesionzarr._progress import show_count
+from lesionzarr.cli._arguments import (
+    add_command,
+    add_store,
+    open_store,
+    parse_picture,
+    parse_positive,
+    parse_table,
+)
 from lesionzarr.cli._objects import read_objects
 from lesionzarr.cli._print import IN_JSON, print_issues, print_table, write_or_print
 from lesionzarr.errors import LesionzarrError, SettingError
 from lesionzarr.export.tables import to_json, to_text, write_table
 from lesionzarr.features.axes import METHODS
 from lesionzarr.features.counts import count_tables
+from lesionzarr.features.discretise import Bins
 from lesionzarr.features.intensities import EDGES_HU, describe_intensities, intensity_density
 from lesionzarr.features.measure import UNCONNECTED, measure_mask
 from lesionzarr.features.plots import plot_intensities
+from lesionzarr.features.radiomics import SETS, extract_features
+from lesionzarr.features.regions import MASK, REGIONS
 from lesionzarr.features.release import lesions_of_store, series_of_store, targets_of_store
 from lesionzarr.features.statistics import summarise
 from lesionzarr.features.store import features_of_store, intensities_of_store
@@ -28,55 +40,112 @@ from lesionzarr.report import Issue
 from lesionzarr.store.location import shown
 
 if TYPE_CHECKING:
-    import argparse
-
+    from lesionzarr.features.statistics import Measure
     from lesionzarr.store.catalog import Catalog
 
 UPSTREAM = {f"upstream-{name}": name for name in (OBB, ELLIPSE)}
-SHOWN = (
-    *("label_description", "voxels_count", "volume_ml", "slices_count", "mean_HU", "std_HU"),
-    *("major_axis_mm", "minor_axis_mm", "major_axis_slice_idx"),
-)
+SHOWN = {
+    "recist": (
+        *("label_description", "voxels_count", "volume_ml", "slices_count", "mean_HU", "std_HU"),
+        *("major_axis_mm", "minor_axis_mm", "major_axis_slice_idx"),
+    ),
+    "shape": ("voxels", "slices", "morph_volume", "morph_diam", "plane_area"),
+    "firstorder": ("stat_mean", "stat_var", "stat_p10", "stat_p90"),
+    "texture": ("cm_contrast", "rlm_sre", "szm_z_perc"),
+}
+"""Columns that are printed, by set."""
 
 
 def add_features(commands: Any) -> None:
-    parser = add_command(commands, "features", _features, "measure lesions on their masks: volume, density, both axes")
+    text = "measure lesions: RECIST-like sizes, and first-order, shape and texture features as IBSI defines them"
+    parser = add_command(commands, "features", _features, text)
     add_store(parser)
-    _add_measure(parser, "feret")
+    text = f"some of {','.join(SETS)} (default: recist)"
+    parser.add_argument("--set", type=_parse_sets, default=("recist",), metavar="SETS", dest="sets", help=text)
+    text = "voxels to measure; the set recist takes masks alone (default: %(default)s)"
+    parser.add_argument("--region", choices=REGIONS, default=MASK, help=text)
+    bins = parser.add_mutually_exclusive_group()
+    text = "size of the bins of grey levels (IBSI: fixed bin size; default: 25)"
+    bins.add_argument("--bin-size", type=float, metavar="HU", help=text)
+    text = "number of bins of every region instead (IBSI: fixed bin number)"
+    bins.add_argument("--bin-number", type=parse_positive, metavar="N", help=text)
+    _add_measure(parser, None)
     parser.add_argument("--query", metavar="TEXT", help="pandas query that chooses the lesions")
-    parser.add_argument(
-        "-o", "--output", type=parse_table, metavar="FILE", help="write them to a .csv, .parquet or .json"
+    text = "processes (default: %(default)s); any number gives the same values"
+    parser.add_argument("--workers", type=parse_positive, default=1, metavar="N", help=text)
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="use the workers of this dask.distributed scheduler")
+    text = (
+        "write them to a .csv or .json, or to a folder NAME.parquet: a dataset partitioned by split, which the same "
+        "command goes on with after it was stopped"
     )
+    parser.add_argument("-o", "--output", type=parse_table, metavar="PATH", help=text)
 
 
-def _add_measure(parser: argparse.ArgumentParser, method: str) -> None:
-    text = "how to measure the axes; upstream-: as recist-dataset, errors included (default: %(default)s)"
+def _parse_sets(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if not set(names) <= set(SETS):
+        raise argparse.ArgumentTypeError(f"{text!r}: the sets are {', '.join(SETS)}; several as shape,firstorder")
+    return names
+
+
+def _add_measure(parser: argparse.ArgumentParser, method: str | None) -> None:
+    text = f"how to measure the axes; upstream-: as recist-dataset, errors included (default: {method or 'feret'})"
     parser.add_argument("--method", choices=(*METHODS, *UPSTREAM), default=method, help=text)
     text = "what to do with several pieces on one slice (default: join; as upstream: largest-area)"
     parser.add_argument("--unconnected", choices=UNCONNECTED, help=text)
 
 
 def _features(arguments: argparse.Namespace) -> int:
-    table = _measure(open_store(arguments), arguments, arguments.query)
-    write_or_print(table, list(SHOWN), arguments, "lesions")
+    if "recist" not in arguments.sets and (arguments.method or arguments.unconnected):
+        raise SettingError("--method and --unconnected are of the set recist: add it to --set, or leave them out")
+    catalog = open_store(arguments)
+    lesions = None if arguments.query is None else catalog.select(arguments.query)
+    if lesions is not None and lesions.empty:
+        raise SettingError(f"--query {arguments.query}: no such lesion")
+    number = arguments.bin_number
+    bins = (
+        Bins(size=None, number=number) if number else Bins(25.0 if arguments.bin_size is None else arguments.bin_size)
+    )
+    folder = arguments.output if arguments.output and arguments.output.suffix == ".parquet" else None
+    with show_count("lesions") as progress:
+        table = extract_features(
+            catalog,
+            lesions,
+            sets=arguments.sets,
+            region=arguments.region,
+            bins=bins,
+            measure=_how(arguments),
+            workers=arguments.workers,
+            scheduler=arguments.scheduler,
+            output=folder,
+            progress=progress,
+        )
+    if folder is None:
+        shown = [column for name in arguments.sets for column in SHOWN[name]]
+        write_or_print(table, shown, arguments, "lesions")
+    else:
+        told = {"lesions": len(table), "written": str(folder)}
+        print(json.dumps(told) if arguments.json else f"{len(table):,} lesions written to {folder}")
     failed = _faults(table)
     print_issues("failed", failed, "in the column fault")
     return 1 if failed else 0
 
 
-def _measure(catalog: Catalog, arguments: argparse.Namespace, query: str | None = None) -> pd.DataFrame:
+def _how(arguments: argparse.Namespace) -> Measure:
+    """Give the function that measures a mask."""
     settings = {} if arguments.unconnected is None else {"unconnected": arguments.unconnected}
-    if arguments.method in UPSTREAM:
-        if (arguments.method, arguments.unconnected) == (f"upstream-{ELLIPSE}", "join"):
-            raise SettingError("upstream has no ellipse of joined pieces: choose another --unconnected or --method")
-        measure = functools.partial(measure_as_upstream, method=UPSTREAM[arguments.method], **settings)
-    else:
-        measure = functools.partial(measure_mask, method=arguments.method, **settings)
-    lesions = None if query is None else list(catalog.select(query).index)
-    table = features_of_store(catalog, lesions=lesions, measure=measure)
+    method = arguments.method or "feret"
+    if method not in UPSTREAM:
+        return functools.partial(measure_mask, method=method, **settings)
+    if (method, arguments.unconnected) == (f"upstream-{ELLIPSE}", "join"):
+        raise SettingError("upstream has no ellipse of joined pieces: choose another --unconnected or --method")
+    return functools.partial(measure_as_upstream, method=UPSTREAM[method], **settings)
+
+
+def _measure(catalog: Catalog, arguments: argparse.Namespace) -> pd.DataFrame:
+    table = features_of_store(catalog, measure=_how(arguments))
     if table.empty:
-        which = "no lesion" if query is None else f"--query {query}: no such lesion"
-        raise SettingError(f"{shown(arguments.store)}: {which} has a mask, on which features are measured")
+        raise SettingError(f"{shown(arguments.store)}: no lesion has a mask, on which features are measured")
     return table
 
 

@@ -8,18 +8,17 @@ given to others by the scheduler, three times; a volume that kills four workers 
 from __future__ import annotations
 
 import errno
-import logging
-import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lesionzarr._workers import iter_done, open_client
 from lesionzarr.converters._base import describe
 from lesionzarr.converters._plan import compare_volume, size_issues, voxel_bytes
-from lesionzarr.errors import LesionzarrError, SettingError, SourceError, StoreError
+from lesionzarr.errors import LesionzarrError, SourceError, StoreError
 from lesionzarr.store._ordered import map_in_order
 from lesionzarr.store.writer import read_attributes, write_volume
 
@@ -34,20 +33,8 @@ if TYPE_CHECKING:
 
     Workers = Callable[[Sequence[Volume], Claims | None], Iterator["Outcome"]]
 
-WAITING = 2
-"""Tasks per worker that are handed out at a time: one that runs, one that is ready."""
-
 LOOK_S = 1.0
 """Between two looks at volumes that other conversions are at."""
-
-KEEP_S = 5.0
-"""Between two looks at whether each worker of this machine is there."""
-
-PATIENCE_S = 30
-"""Seconds to wait for a scheduler that was named, and for its first worker."""
-
-IGNORE_INTERRUPT = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-"""Ctrl-C reaches every process of a terminal; the steering one ends the workers, which need not say so themselves."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """Faults of the destination after which no further volume can be written."""
@@ -144,7 +131,7 @@ def open_workers(task: Task, workers: int, scheduler: str | None) -> Iterator[Wo
 
         yield here
     else:
-        with _client(workers, scheduler) as client:
+        with open_client(workers, scheduler) as client:
 
             def there(volumes: Sequence[Volume], claims: Claims | None) -> Iterator[Outcome]:
                 return _distribute(client, task, volumes, claims)
@@ -211,78 +198,14 @@ def _look(task: Task, run: Run, volume: Volume) -> _Look:
     return _Look(volume.volume_id, holder is None or is_dead, holder if is_dead else None)
 
 
-@contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
-    from distributed import Client, LocalCluster
-
-    if scheduler is not None:
-        with ExitStack() as stack:
-            try:
-                client = stack.enter_context(Client(scheduler, timeout=PATIENCE_S))
-                client.wait_for_workers(1, timeout=PATIENCE_S)
-            except (OSError, ValueError) as error:
-                raise SettingError(f"scheduler {scheduler}: not reached, or without workers ({error})") from error
-            yield client
-    else:
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            # None would open port 8787 to the network
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-            preload=IGNORE_INTERRUPT,
-        )
-        with cluster, Client(cluster) as client, _kept(cluster, workers):
-            yield client
-
-
-@contextmanager
-def _kept(cluster: Any, workers: int) -> Iterator[None]:
-    """Start workers anew that are gone for good: a nanny that fails to start one in time, or at all, gives up."""
-    ended = threading.Event()
-
-    def keep() -> None:
-        while not ended.wait(KEEP_S):
-            cluster.scale(workers)
-
-    keeper = threading.Thread(target=keep, name="lesionzarr workers", daemon=True)
-    keeper.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        keeper.join()
-
-
 def _distribute(client: Any, task: Task, volumes: Sequence[Volume], claims: Claims | None) -> Iterator[Outcome]:
-    from distributed import KilledWorker, as_completed
-
-    waiting = iter(volumes)
-    asked: dict[str, Volume] = {}
-    running = as_completed()
-
-    def submit() -> int:
-        """Fill the slots; give the number of workers. They come and go, on a cluster with a queue of jobs."""
-        threads = client.nthreads()
-        slots = WAITING * max(1, sum(threads.values()))
-        for volume in islice(waiting, max(0, slots - len(asked))):
-            future = client.submit(convert_volume, task, volume, claims, pure=False)
-            asked[future.key] = volume
-            running.add(future)
-        return len(threads)
-
-    workers = submit()
-    for future in running:
-        volume = asked.pop(future.key)
-        if future.cancelled():
-            raise SettingError("the scheduler was lost; start it, and run the same again: what is done stays")
-        error = future.exception()
-        if error is not None and not isinstance(error, KilledWorker):
-            raise error
-        outcome = future.result() if error is None else Outcome(volume, fault="its workers were killed, out of memory?")
-        if outcome.hopeless:
-            # those under way still come: one of them may have found room
-            waiting = iter(())
-        workers = submit()
-        yield replace(outcome, workers=workers)
+    full = False
+    # those under way still come after the destination is full: one of them may have found room
+    wanted = takewhile(lambda _: not full, volumes)
+    for done in iter_done(
+        client, wanted, lambda volume: client.submit(convert_volume, task, volume, claims, pure=False)
+    ):
+        killed = Outcome(done.item, fault="its workers were killed, out of memory?")
+        outcome = killed if done.was_killed else done.future.result()
+        full = full or outcome.hopeless
+        yield replace(outcome, workers=done.workers)

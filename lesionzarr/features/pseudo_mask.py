@@ -55,16 +55,18 @@ def pseudo_mask(recist: Recist, shape: tuple[int, int]) -> NDArray[np.bool_]:
     crossing, halves = _halves(recist)
     y, x = np.ogrid[: shape[0], : shape[1]]
     dx, dy = x - crossing[0], y - crossing[1]
-    mask = np.zeros(shape, dtype=np.bool_)
-    for along in halves[:2]:
-        for across in halves[2:]:
-            area = along[0] * across[1] - along[1] * across[0]
-            if abs(area) < ROUNDING:
-                continue
-            u = (dx * across[1] - dy * across[0]) / area
-            v = (dy * along[0] - dx * along[1]) / area
-            mask |= (u >= -ROUNDING) & (v >= -ROUNDING) & (u**2 + v**2 <= 1 + ROUNDING)
-    return mask
+    ways = [(right[0] - left[0], right[1] - left[1]) for left, right in (halves[:2], halves[2:])]
+    turn = ways[0][0] * ways[1][1] - ways[0][1] * ways[1][0]
+    along = _over_half((dx * ways[1][1] - dy * ways[1][0]) / turn, halves[0], ways[0])
+    across = _over_half((dy * ways[0][0] - dx * ways[0][1]) / turn, halves[2], ways[1])
+    return along**2 + across**2 <= 1 + ROUNDING
+
+
+def _over_half(share: NDArray[np.float64], left: tuple[float, float], way: tuple[float, float]) -> NDArray[np.float64]:
+    """Turn parts of an axis, from the crossing on, into parts of that half of it on whose side they are."""
+    before = math.hypot(*left) / math.hypot(*way)
+    # an axis may end where both cross: there is nothing beyond
+    return share / np.where(share < 0, max(before, ROUNDING), max(1 - before, ROUNDING))
 
 
 def pseudo_outline(recist: Recist, steps: int = 8) -> list[tuple[float, float]]:
@@ -95,6 +97,33 @@ def pseudo_outline(recist: Recist, steps: int = 8) -> list[tuple[float, float]]:
             cos, sin = math.cos(step / steps * math.pi / 2), math.sin(step / steps * math.pi / 2)
             points.append((x + cos * along[0] + sin * across[0], y + cos * along[1] + sin * across[1]))
     return points
+
+
+def extent(recist: Recist) -> tuple[float, float, float, float]:
+    """Give the smallest y and x, then the largest, of the quarter-ellipses between the ends of both axes.
+
+    Parameters
+    ----------
+    recist
+        Axes, in pixels.
+
+    Returns
+    -------
+    tuple of float
+
+    Raises
+    ------
+    GeometryError
+        As `pseudo_mask`.
+    """
+    (x, y), halves = _halves(recist)
+    # of a quarter, u along + v across with u2 + v2 = 1, a coordinate is greatest where both parts add to it
+    a, b, c, d = halves
+    low, high = (
+        [math.hypot(max(a[i] * sign, b[i] * sign, 0.0), max(c[i] * sign, d[i] * sign, 0.0)) for i in (0, 1)]
+        for sign in (-1, 1)
+    )
+    return y - low[1], x - low[0], y + high[1], x + high[0]
 
 
 def _halves(recist: Recist) -> tuple[tuple[float, float], list[tuple[float, float]]]:

@@ -69,7 +69,7 @@ def features_of_store(
     NotFoundError
         No lesion of one of the ids.
     """
-    read = read or (lambda volume_id, region: _read_stored(catalog, volume_id, region))
+    read = read or (lambda volume_id, region: read_stored(catalog, volume_id, region))
     ids = list(catalog.lesions.index) if lesions is None else list(lesions)
     wanted = [lesion for lesion in catalog.find_lesions(ids) if lesion.mask_label is not None]
     chosen = pd.Index([lesion.lesion_id for lesion in wanted], name="lesion_id", dtype=object)
@@ -111,7 +111,7 @@ def measure_lesion(
     """
     if lesion.mask_label is None or catalog.mask_array(lesion.volume_id) is None:
         raise GeometryError(f"lesion {lesion.lesion_id}: there is no mask of it to measure")
-    read = read or (lambda volume_id, region: _read_stored(catalog, volume_id, region))
+    read = read or (lambda volume_id, region: read_stored(catalog, volume_id, region))
     measured, start = _measure(lesion, catalog.grid(lesion.volume_id), read, measure)
     key_z = measured.key_z + start[0]
     values = {**_place(measured, start), "key_z": key_z, "long_mm": measured.long_mm, "short_mm": measured.short_mm}
@@ -179,9 +179,16 @@ def _place(measured: Measurement, start: tuple[int, int, int]) -> dict[str, Any]
 def _measure(
     lesion: Lesion, grid: Grid, read: ReadRegion, measure: Measure
 ) -> tuple[Measurement, tuple[int, int, int]]:
-    """Measure a lesion in the region of its box, or in the whole volume where it reaches out of that."""
+    mask, hu, start = find_mask(lesion, grid, read)
+    return measure(mask, hu, grid.spacing_mm), start
+
+
+def find_mask(
+    lesion: Lesion, grid: Grid, read: ReadRegion
+) -> tuple[NDArray[np.bool_], NDArray[Any], tuple[int, int, int]]:
+    """Give mask and densities in the region of a lesion's box, or of the volume where it reaches out of that."""
     whole = Region((0, 0, 0), grid.shape)
-    region = _region(lesion, grid.shape) or whole
+    region = mask_region(lesion, grid.shape) or whole
     labels, hu = read(lesion.volume_id, region)
     mask = labels == lesion.mask_label
     if region != whole and (not mask.any() or _reaches_out(mask, region, grid.shape)):
@@ -190,10 +197,10 @@ def _measure(
         mask = labels == lesion.mask_label
     if not mask.any():
         raise GeometryError(f"lesion {lesion.lesion_id}: the mask has no value {lesion.mask_label}")
-    return measure(mask, hu, grid.spacing_mm), region.start
+    return mask, hu, region.start
 
 
-def _region(lesion: Lesion, shape: tuple[int, int, int]) -> Region | None:
+def mask_region(lesion: Lesion, shape: tuple[int, int, int]) -> Region | None:
     """Give the voxels of the lesion's box and one more on each side, as far as the volume goes."""
     box = lesion.box
     if box is None or lesion.z0 is None:
@@ -214,6 +221,7 @@ def _reaches_out(mask: NDArray[np.bool_], region: Region, shape: tuple[int, int,
     return False
 
 
-def _read_stored(catalog: Catalog, volume_id: str, region: Region) -> tuple[NDArray[Any], NDArray[Any]]:
+def read_stored(catalog: Catalog, volume_id: str, region: Region) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read mask and densities of a region."""
     labels = read_region(catalog.location, f"{volume_id}/{MASK}", region, MASK_ARRAY)
     return labels, read_region(catalog.location, volume_id, region)

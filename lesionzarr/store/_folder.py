@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lesionzarr._lazy import cached_property
 from lesionzarr.errors import IntegrityError, StoreError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Folder:
 
     root: Path
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Last component of the path."""
         return self.root.resolve().name

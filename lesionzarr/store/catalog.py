@@ -9,6 +9,7 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 LOCAL_CACHE_BYTES = 10 * 1024**3
+
+BLOCK_ROWS, MOST_BLOCKS = 256, 4096
+"""Rows of a column of volumes that are made Python's together, and how many such blocks are kept: 100 MB at most."""
 
 LATER = {"mask", "mask_array", "shards"}
 """Columns of volumes that stores of the first versions lack, and that can be done without."""
@@ -77,6 +81,7 @@ class Catalog:
     _known: dict[str, Lesion] = field(default_factory=dict, init=False, repr=False)
     _grids: dict[str, Grid] = field(default_factory=dict, init=False, repr=False)
     _arrays: dict[str, Stored] = field(default_factory=dict, init=False, repr=False)
+    _blocks: dict[tuple[str, int], list[Any]] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.lesions)
@@ -223,12 +228,24 @@ class Catalog:
         known = self._arrays.get(volume_id)
         if known is None:
             self._check_volume(volume_id)
-            metadata = json.loads(str(self.volumes["array"][volume_id]))
-            modality = str(self.volumes["modality"][volume_id])
-            array = self._with_shards(parse_layout(metadata, layout.KINDS[modality].array), volume_id, "voxels")
-            tags = json.loads(str(self.volumes["tags"][volume_id]))
-            known = self._arrays[volume_id] = Stored(array, metadata["fill_value"], modality, tags)
+            modality = str(self._cell(volume_id, "modality"))
+            parsed, fill_value = _parse_array(str(self._cell(volume_id, "array")), layout.KINDS[modality].array)
+            array = self._with_shards(parsed, volume_id, "voxels")
+            tags = json.loads(str(self._cell(volume_id, "tags")))
+            known = self._arrays[volume_id] = Stored(array, fill_value, modality, tags)
         return known
+
+    def _cell(self, volume_id: str, column: str) -> Any:
+        # pandas takes a hundredth of a millisecond for a cell, and thousands of volumes have dozens
+        place: Any = self.volumes.index.get_loc(volume_id)
+        block, row = divmod(place, BLOCK_ROWS)
+        known = self._blocks.get((column, block))
+        if known is None:
+            if len(self._blocks) >= MOST_BLOCKS:
+                self._blocks.clear()
+            rows = slice(block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS)
+            known = self._blocks[column, block] = self.volumes[column].iloc[rows].tolist()
+        return known[row]
 
     def _check_volume(self, volume_id: str) -> None:
         if volume_id not in self.volumes.index:
@@ -236,8 +253,9 @@ class Catalog:
 
     def _make_grid(self, volume_id: str) -> Grid:
         self._check_volume(volume_id)
-        row: dict[Any, Any] = self.volumes.loc[volume_id].to_dict()
-        z_mm, y_mm, x_mm = (row[f"spacing_{name}_mm"] for name in "zyx")
+        names = ("slices", "rows", "columns", "orientation", "affine")
+        row = {name: self._cell(volume_id, name) for name in names}
+        z_mm, y_mm, x_mm = (self._cell(volume_id, f"spacing_{name}_mm") for name in "zyx")
         return Grid(
             (row["slices"], row["rows"], row["columns"]),
             (None if math.isnan(z_mm) else z_mm, y_mm, x_mm),
@@ -305,7 +323,7 @@ class Catalog:
         """Give the Zarr metadata of the mask of a volume; None where it has none. Nothing is read for that."""
         self._check_volume(volume_id)
         # stores of the first versions have no such column
-        cell = self.volumes["mask_array"][volume_id] if "mask_array" in self.volumes else None
+        cell = self._cell(volume_id, "mask_array") if "mask_array" in self.volumes else None
         return json.loads(cell) if isinstance(cell, str) else None
 
     def mask_layout(self, volume_id: str) -> ArrayLayout | None:
@@ -320,10 +338,10 @@ class Catalog:
         # stores of the first versions have no such column
         if array is None or "shards" not in self.volumes:
             return array
-        shards = json.loads(str(self.volumes["shards"][volume_id]))
+        shards = json.loads(str(self._cell(volume_id, "shards")))
         objects = tuple((length, head) for length, head in shards.get(name, ()))
         return replace(
-            array, objects=objects, version=f"{self.volumes[name][volume_id]} {self.volumes['profile'][volume_id]}"
+            array, objects=objects, version=f"{self._cell(volume_id, name)} {self._cell(volume_id, 'profile')}"
         )
 
     def _open_group(self, key: str, names: Sequence[str]) -> xr.Dataset:
@@ -334,6 +352,13 @@ class Catalog:
         store = KnownMembers(self.location.zarr_store(), {key: names})
         dataset: xr.Dataset = xr.open_zarr(store, group=key, chunks=None, consolidated=False, zarr_format=3)
         return dataset
+
+
+@lru_cache(maxsize=1024)
+def _parse_array(text: str, name: str) -> tuple[ArrayLayout | None, float]:
+    # volumes of one shape share their metadata
+    metadata = json.loads(text)
+    return parse_layout(metadata, name), metadata["fill_value"]
 
 
 def open_catalog(

@@ -17,7 +17,7 @@ from lesionzarr.store._bucket import Bucket
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    return deeplesion(tmp_path_factory.mktemp("many") / "DeepLesion", lesions=16, image_size=64, slices=4)
+    return deeplesion(tmp_path_factory.mktemp("many") / "DeepLesion", lesions=24, image_size=96, slices=6)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,7 @@ def test_killed_workers_a_killed_server_and_a_bad_network_cost_nothing(many, who
     assert told.report["failed"] == []
     assert sorted(told.report["converted"]) == sorted(everything)
     assert digests(Bucket(url, s3_server.options)) == digests_of_folder(whole)
+    assert lesionzarr.verify(url, storage_options=s3_server.options).issues == ()
 
 
 def test_a_cluster_that_runs_already_is_used_and_left_running(many, whole, tmp_path):

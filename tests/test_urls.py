@@ -230,4 +230,3 @@ def test_options_of_the_line_reach_web_servers_from_the_environment(monkeypatch)
     assert arguments["client_options"]["read_timeout"] == timedelta(seconds=7)
     assert arguments["client_options"]["user_agent"] == "me"
     assert open_location("s3://b/a").options == common
-    assert open_location("file:///a", {"mkdir": True}).options == {"mkdir": True}

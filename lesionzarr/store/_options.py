@@ -30,11 +30,8 @@ FIRST_PATIENCE_S = 5.0
 """The same for a service that has not answered yet: a wrong URL must not take a minute to be told."""
 
 CLIENT = {"timeout_s", "connect_timeout_s", "retries", "patience_s"}
-LINE = CLIENT | {"client_options", "retry_config"}
-"""Options of the line to a service, whoever asks."""
-WEB = {"http", "https"}
-PLAIN = {"file", "memory"}
-"""Schemes of stores without a line."""
+PLAIN = {"http", "https", "file", "memory"}
+"""Schemes of stores that know no account."""
 
 
 def merge_options(scheme: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -45,20 +42,20 @@ def merge_options(scheme: str, options: Mapping[str, Any] | None) -> dict[str, A
     SettingError
         The environment variable is not a JSON object.
     """
-    text = "" if scheme in PLAIN else os.environ.get(VARIABLE, "")
+    text = os.environ.get(VARIABLE, "")
     try:
         common = json.loads(text or "{}")
     except ValueError as error:
         raise SettingError(f"{VARIABLE}: not JSON ({error})") from error
     if not isinstance(common, dict):
         raise SettingError(f'{VARIABLE}: not a JSON object such as {{"region": "eu-central-1"}}')
-    # a web server knows no account
-    return {**(of_client(common) if scheme in WEB else common), **(options or {})}
+    return {**(of_client(common) if scheme in PLAIN else common), **(options or {})}
 
 
 def of_client(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose the options of the line."""
-    return {name: value for name, value in options.items() if name in LINE}
+    """Choose the options of the line to a service, which are no account's."""
+    names = CLIENT | {"client_options", "retry_config"}
+    return {name: value for name, value in options.items() if name in names}
 
 
 def obstore_arguments(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +94,7 @@ def obstore_arguments(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]
         "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
         **rest.pop("retry_config", {}),
     }
-    arguments = {} if scheme in PLAIN else {"client_options": client, "retry_config": retry}
+    arguments = {} if scheme in {"file", "memory"} else {"client_options": client, "retry_config": retry}
     if "anonymous" in rest:
         rest["skip_signature"] = rest.pop("anonymous")
     if "path_style" in rest:

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from lesionzarr.errors import SettingError
 from lesionzarr.store._bucket import Bucket
 from lesionzarr.store._folder import Folder
-from lesionzarr.store._options import WEB, merge_options
+from lesionzarr.store._options import merge_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from zarr.abc.store import Store
 
+WEB = {"http", "https"}
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 USER = re.compile(r"[^/@\[]*(@|:(?!\d*(/|$)).*@)")
 """The start of what follows the scheme, where that begins with a user, maybe with a password."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -210,6 +211,21 @@ def test_of_two_that_publish_the_first_catalog_one_does(place):
     assert publish(location, Pointer(None), "a" * 64, old)
     assert not publish(location, Pointer(None), "b" * 64, old)
     assert read_generation(location).checksum == "a" * 64
+
+
+def test_a_server_that_knows_no_conditions_gets_its_catalog(few, tmp_path):
+    class Unconditional(Folder):
+        """A place that refuses to create, as a server that answers 501."""
+
+        def create(self, key, data):  # noqa: ARG002
+            fault = StoreError("no such requests")
+            fault.errno = errno.ENOTSUP
+            raise fault
+
+    store = shutil.copytree(few, tmp_path / "s.zarr")
+    shutil.rmtree(store / layout.CATALOG)
+    write_catalog(Unconditional(store))
+    pd.testing.assert_frame_equal(lesionzarr.open(store).lesions, lesionzarr.open(few).lesions)
 
 
 def test_a_catalog_whose_answer_was_lost_counts_as_published(few, s3_server, bucket, proxy):

@@ -18,8 +18,8 @@ from lesionzarr.cli import main
 from lesionzarr.export import crops
 from lesionzarr.features.pseudo_mask import pseudo_mask
 from lesionzarr.samples import lung_pet_ct_dx, recist_dataset
+from lesionzarr.store.generations import read_generation
 from lesionzarr.store.index import LESIONS
-from lesionzarr.store.layout import LESIONS_TABLE, VOLUMES_TABLE
 from lesionzarr.store.location import open_location
 from lesionzarr.store.tables import write_table
 
@@ -218,7 +218,7 @@ def test_a_lesion_without_position_is_listed_and_the_others_are_in_the_table(run
     kept = open_location(sample_store)
     for key in kept.list_objects(""):
         location.write(key, kept.read(key))
-    location.write(LESIONS_TABLE, write_table(rows, LESIONS))
+    location.write(read_generation(location).tables[1], write_table(rows, LESIONS))
     for kind in (["parquet"], ["nnunet", "--pseudo-masks"]):
         code, told, _ = run(*kind, tmp_path / "odd.zarr", "-o", tmp_path / kind[0])
         assert (code, told["counts"]["lesions"]) == (1, len(rows) - 1)
@@ -237,10 +237,11 @@ def test_croissant_names_the_tables_and_every_column_of_them(run, sample_store, 
     assert found["conformsTo"] == "http://mlcommons.org/croissant/1.0"
     assert (found["name"], found["citeAs"]) == ("DeepLesion", catalog.info["citation"])
     base = "" if url is None else f"{url}/"
-    for file, key in zip(found["distribution"], (LESIONS_TABLE, VOLUMES_TABLE), strict=True):
+    volumes, lesions = read_generation(open_location(sample_store)).tables
+    for file, key in zip(found["distribution"], (lesions, volumes), strict=True):
         assert file["contentUrl"] == base + key
         assert file["sha256"] == hashlib.sha256((sample_store / key).read_bytes()).hexdigest()
-    for records, key in zip(found["recordSet"], (LESIONS_TABLE, VOLUMES_TABLE), strict=True):
+    for records, key in zip(found["recordSet"], (lesions, volumes), strict=True):
         columns = [field["source"]["extract"]["column"] for field in records["field"]]
         assert columns == pq.read_schema(sample_store / key).names
 

@@ -20,6 +20,7 @@ from lesionzarr.features.pseudo_mask import pseudo_outline
 from lesionzarr.formats.voc import read_voc
 from lesionzarr.recist import Recist
 from lesionzarr.samples import lung_pet_ct_dx, recist_dataset
+from lesionzarr.store.generations import read_generation
 from lesionzarr.store.index import LESIONS, VOLUMES
 from lesionzarr.store.layout import LESIONS_TABLE, VOLUMES_TABLE
 from lesionzarr.store.location import open_location
@@ -280,7 +281,8 @@ def odd_store(sample_store, tmp_path):
     rows = {lesion_id: dict(catalog.find_lesions([lesion_id])[0].to_row()) for lesion_id in catalog.lesions.index}
     rows[ids[0]]["key_z"] = None
     rows[ids[1]] |= {"x0": 500.0, "x1": 510.0}
-    open_location(path).write(LESIONS_TABLE, write_table(list(rows.values()), LESIONS))
+    location = open_location(path)
+    location.write(read_generation(location).tables[1], write_table(list(rows.values()), LESIONS))
     volume = rows[ids[2]]["volume_id"]
     for shard in (path / "volumes" / volume / "hu" / "c").rglob("*"):
         if shard.is_file():

@@ -20,6 +20,7 @@ import pandas as pd
 import psutil
 import pytest
 from PIL import Image
+from turmoil import digests_of_folder as tree
 
 import lesionzarr
 from lesionzarr import _workers
@@ -56,22 +57,6 @@ print(status("VmHWM") - before)
 DEADLINE_S = 60
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and sessions of POSIX")
-
-
-def tree(store):
-    """Give name -> SHA-256; the report tells of a run, and the root group the time at which the store was made."""
-    found = {}
-    for path in store.rglob("*"):
-        name = path.relative_to(store).as_posix()
-        if path.is_file() and name != REPORT:
-            data = path.read_bytes()
-            if name == "zarr.json":
-                root = json.loads(data)
-                for stamp in ("created", "checksum"):
-                    del root["attributes"]["lesionzarr"][stamp]
-                data = json.dumps(root).encode()
-            found[name] = hashlib.sha256(data).hexdigest()
-    return found
 
 
 def stamps(store, pattern="*"):

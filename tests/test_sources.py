@@ -34,7 +34,7 @@ from lesionzarr.store._bucket import Bucket
 from lesionzarr.store.layout import REPORT
 
 MAKERS = {
-    "deeplesion": lambda folder: samples.deeplesion(folder, image_size=64),
+    "deeplesion": lambda folder: samples.deeplesion(folder, lesions=6, image_size=64, slices=5),
     "lung-pet-ct-dx": lambda folder: samples.lung_pet_ct_dx(folder, subjects=1),
     "recist-dataset": lambda folder: samples.recist_dataset(folder, patients=1),
 }
@@ -74,9 +74,9 @@ def in_zips(sample, tmp_path):
 
 
 def upload(store, folder, prefix=""):
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            store.put(f"{prefix}{path.relative_to(folder).as_posix()}", path)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda path: store.put(f"{prefix}{path.relative_to(folder).as_posix()}", path), files))
 
 
 def zipped(members):
@@ -333,8 +333,8 @@ def test_the_command_line_takes_the_options_of_a_source(in_bucket, options, caps
     assert main(["convert", "deeplesion", in_bucket, str(tmp_path / "s.zarr"), "--dry-run", *given]) == 0
 
 
-def test_the_commands_of_the_readme_run(sample, store, bucket, options, capsys, monkeypatch, tmp_path):
-    upload(store, sample, "DeepLesion/")
+def test_the_commands_of_the_readme_run(store, bucket, options, capsys, monkeypatch, tmp_path):
+    upload(store, samples.deeplesion(tmp_path / "x", lesions=4, image_size=32, slices=3), "DeepLesion/")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LESIONZARR_STORAGE_OPTIONS", json.dumps(options))
     blocks = re.findall(r"```bash\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)

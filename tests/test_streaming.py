@@ -43,12 +43,13 @@ def reader_of(url, options, **settings):
     return lesionzarr.CropReader(lesionzarr.open(url, options, **settings), size=SIZE, window="lung")
 
 
-def test_a_store_is_opened_by_three_requests(published, through, proxy):
+def test_a_store_is_opened_by_four_requests(published, through, proxy):
     proxy.reset_counts()
     catalog = lesionzarr.open(published, through)
     assert len(catalog) > 0
     assert sorted(request.path.rsplit("/", 1)[-1] for request in proxy.log) == [
         "lesions.parquet",
+        "tables.json",
         "volumes.parquet",
         "zarr.json",
     ]
@@ -165,7 +166,7 @@ def test_what_was_read_is_kept_for_other_processes(published, through, proxy, ex
     command = [sys.executable, "-c", "\n".join(line.strip() for line in code.splitlines()), asked]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == [str(int(images.sum())), "0"]
-    assert proxy.requests == 3, "the catalog is always read anew"
+    assert proxy.requests == 4, "the catalog is always read anew"
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])

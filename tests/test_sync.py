@@ -103,7 +103,8 @@ def test_the_group_of_a_volume_comes_after_its_objects_and_the_catalog_last(stor
         others = [path for path in group.parent.rglob("*") if path.is_file() and path != group]
         assert max(path.stat().st_mtime_ns for path in others) <= group.stat().st_mtime_ns
     groups = [path.stat().st_mtime_ns for path in there.glob("volumes/*/zarr.json")]
-    assert max(groups) <= (there / layout.VOLUMES_TABLE).stat().st_mtime_ns
+    tables = [path.stat().st_mtime_ns for path in there.glob("catalog/*/*.parquet")]
+    assert max(groups) <= min(tables) <= max(tables) <= (there / layout.CATALOG_FILE).stat().st_mtime_ns
 
 
 def test_a_copy_that_was_stopped_goes_on(store, there):
@@ -118,7 +119,7 @@ def test_a_copy_that_was_stopped_goes_on(store, there):
         lesionzarr.sync(store, there, threads=1, progress=stop)
     done = set(ids(there))
     assert 0 < len(done) < len(ids(store))
-    assert not (there / layout.VOLUMES_TABLE).exists()
+    assert not (there / layout.CATALOG_FILE).exists()
     before = {path: stamp for path, stamp in stamps(there).items() if path.relative_to(there).parts[1] in done}
     # half of a volume, as a kill leaves it
     half = min(set(ids(store)) - done)

@@ -85,7 +85,10 @@ def test_the_root_is_the_page_and_each_file_has_its_type(server):
 def test_objects_of_the_store_are_sent_as_they_are(server, sample_store):
     for key, media_type in {
         "zarr.json": "application/json",
-        "catalog/lesions.parquet": "application/octet-stream",
+        "catalog/tables.json": "application/json",
+        next(sample_store.glob("catalog/*/lesions.parquet"))
+        .relative_to(sample_store)
+        .as_posix(): "application/octet-stream",
         shard(sample_store).relative_to(sample_store).as_posix(): "application/octet-stream",
     }.items():
         response, body = ask(server, f"/store/{key}")
@@ -600,7 +603,7 @@ def test_a_mask_is_tinted_voxel_by_voxel(tab, tmp_path):
 def copy_with(store, destination, change):
     """Copy a store, and change a table of its catalog."""
     shutil.copytree(store, destination)
-    for path in (destination / "catalog").glob("*.parquet"):
+    for path in (destination / "catalog").glob("*/*.parquet"):
         change(path.stem, pd.read_parquet(path)).to_parquet(path, compression="zstd", index=False)
     return destination
 
@@ -686,5 +689,18 @@ def test_what_is_wrong_is_told_in_one_line(tab, server, sample_store, tmp_path):
         assert "a chunk is damaged (its CRC-32C differs); convert the volume again" in two.go().fault()
         path.unlink()
         assert two.go().fault().endswith("/hu/c/0/0/0 is missing; convert the volume again")
-        (store / "catalog/lesions.parquet").unlink()
+        (table,) = (store / "catalog").glob("*/lesions.parquet")
+        table.unlink()
         assert two.go().fault().endswith("lesions.parquet is missing; end the conversion, or run `lesionzarr index`")
+        (store / "catalog/tables.json").write_text("{}")
+        assert two.go().fault().endswith("catalog/tables.json is damaged; run `lesionzarr index`")
+
+
+def test_a_store_of_the_first_versions_is_shown(tab, sample_store, tmp_path):
+    store = shutil.copytree(sample_store, tmp_path / "a.zarr")
+    (store / "catalog/tables.json").unlink()
+    for path in (store / "catalog").glob("*/*.parquet"):
+        path.rename(store / "catalog" / path.name)
+    with serving(store) as server:
+        one = tab(server).open(lesionzarr.open(store).lesions.iloc[0])
+        assert one.text("#counts").startswith("16 lesions")

@@ -17,7 +17,9 @@ import psutil
 from proxy import Faults
 
 from lesionzarr.store._bucket import Bucket
-from lesionzarr.store.layout import GROUP_FILE, REPORT, VOLUMES
+from lesionzarr.store._folder import Folder
+from lesionzarr.store.generations import is_of_catalog, read_generation
+from lesionzarr.store.layout import CATALOG, GROUP_FILE, REPORT, VOLUMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,19 +136,23 @@ def _kill_a_worker(process: subprocess.Popen[str], dice: random.Random) -> int:
     return 0
 
 
-def digests(bucket: Bucket) -> dict[str, str]:
-    """SHA-256 of every object of a store; the report tells of a run, and the root when the store was made."""
+def digests(bucket: Bucket | Folder) -> dict[str, str]:
+    """SHA-256 of every object of a store; the report tells of a run, and the root when the store was made.
+
+    Of catalogs that were written one after the other the last counts, whatever its number.
+    """
+    tables = read_generation(bucket).tables
     found = {}
     for key in bucket.list_objects(""):
-        if key != REPORT:
-            found[key] = _digest(key, bucket.read(key) or b"")
+        if key in tables or not (key == REPORT or is_of_catalog(key)):
+            name = f"{CATALOG}/{key.rpartition('/')[2]}" if key in tables else key
+            found[name] = _digest(key, bucket.read(key) or b"")
     return found
 
 
 def digests_of_folder(store: Path) -> dict[str, str]:
     """`digests` of a store in a folder."""
-    files = {path.relative_to(store).as_posix(): path for path in store.rglob("*") if path.is_file()}
-    return {key: _digest(key, path.read_bytes()) for key, path in files.items() if key != REPORT}
+    return digests(Folder(store))
 
 
 def _digest(key: str, data: bytes) -> str:

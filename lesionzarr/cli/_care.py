@@ -24,7 +24,7 @@ from lesionzarr.converters._base import converter_names, load_converter
 from lesionzarr.converters._care import repair, verify
 from lesionzarr.store._parallel import cores
 from lesionzarr.store.claims import check_writable
-from lesionzarr.store.location import open_location
+from lesionzarr.store.location import open_location, shown
 from lesionzarr.store.sync import THREADS, sync
 from lesionzarr.store.verify import reach_store
 
@@ -154,7 +154,7 @@ def _sync(arguments: argparse.Namespace) -> int:
     else:
         print_counts(done.counts)
         for name in done.kept:
-            print(f"kept: volume {name}, which {arguments.store} does not have (--delete deletes it)")
+            print(f"kept: volume {name}, which {shown(arguments.store)} does not have (--delete deletes it)")
         for name in done.deleted:
             print(f"deleted: volume {name}")
         for issue in done.failed:

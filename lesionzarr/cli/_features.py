@@ -37,6 +37,7 @@ from lesionzarr.features.statistics import summarise
 from lesionzarr.features.store import features_of_store, intensities_of_store
 from lesionzarr.features.upstream import ELLIPSE, OBB, measure_as_upstream
 from lesionzarr.report import Issue
+from lesionzarr.store.location import shown
 
 if TYPE_CHECKING:
     from lesionzarr.features.statistics import Measure
@@ -144,7 +145,7 @@ def _how(arguments: argparse.Namespace) -> Measure:
 def _measure(catalog: Catalog, arguments: argparse.Namespace) -> pd.DataFrame:
     table = features_of_store(catalog, measure=_how(arguments))
     if table.empty:
-        raise SettingError(f"{arguments.store}: no lesion has a mask, on which features are measured")
+        raise SettingError(f"{shown(arguments.store)}: no lesion has a mask, on which features are measured")
     return table
 
 
@@ -247,7 +248,7 @@ def _intensities(arguments: argparse.Namespace) -> int:
     failed: list[Issue] = []
     volumes = [str(name) for name in catalog.volumes.index[catalog.volumes["modality"] == "CT"]]
     if not volumes:
-        raise SettingError(f"{arguments.store}: no volume of CT, and no other has HU")
+        raise SettingError(f"{shown(arguments.store)}: no volume of CT, and no other has HU")
     for name in volumes:
         try:
             counted = intensities_of_store(catalog, name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lesionzarr.cli._arguments import add_command, add_store, open_store, parse_count
 from lesionzarr.errors import SettingError
+from lesionzarr.store.location import shown
 from lesionzarr.viewer.server import ViewerServer
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def _view(arguments: argparse.Namespace) -> int:
     # what is wrong with the store is said here, not in the page
     catalog = open_store(arguments)
     with _listen(catalog.location, arguments.host, arguments.port) as server:
-        facts = json.dumps({"store": arguments.store, "url": server.url})
-        print(facts if arguments.json else f"{server.url} shows {arguments.store}; Ctrl+C ends it", flush=True)
+        facts = json.dumps({"store": shown(arguments.store), "url": server.url})
+        print(facts if arguments.json else f"{server.url} shows {shown(arguments.store)}; Ctrl+C ends it", flush=True)
         if not arguments.no_browser:
             webbrowser.open(server.url)
         try:

@@ -16,6 +16,7 @@ from lesionzarr.errors import NotFoundError, SettingError, StoreError
 from lesionzarr.report import Issue
 from lesionzarr.store import layout
 from lesionzarr.store.claims import Run
+from lesionzarr.store.generations import read_generation
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.tables import read_table
@@ -327,7 +328,7 @@ def _rewrite(
 def _recorded(location: Location, found: Verification) -> dict[str, tuple[str, str]]:
     """Give profile and checksum of the voxels of damaged volumes, from their attributes or else from the catalog."""
     try:
-        table = read_table(location, layout.VOLUMES_TABLE, "volume_id")
+        table = read_table(location, read_generation(location).tables[0], "volume_id")
         rows = zip(table.index, table["profile"], table["voxels"], strict=True)
         recorded = {name: (profile, voxels) for name, profile, voxels in rows if profile in layout.PROFILES}
     except (StoreError, KeyError, ValueError):

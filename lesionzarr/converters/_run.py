@@ -16,12 +16,12 @@ from lesionzarr.converters._work import Outcome, Task, iter_outcomes, open_worke
 from lesionzarr.errors import SettingError
 from lesionzarr.report import Issue, Report
 from lesionzarr.source import Remote
-from lesionzarr.store._bucket import Bucket
 from lesionzarr.store._ordered import map_in_order
+from lesionzarr.store._signed import SignedObject
 from lesionzarr.store.claims import Run
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.layout import REPORT, check_profile, volume_codecs
-from lesionzarr.store.location import Location, is_url, open_location
+from lesionzarr.store.location import Location, is_url, open_location, split_url
 from lesionzarr.store.shards import encoder
 from lesionzarr.store.writer import TOOL, create_store, delete_volume, update_volume
 
@@ -183,15 +183,11 @@ def source_path(options: Mapping[str, Any], path: str | SourcePath) -> SourcePat
         return path
     if not is_url(path):
         return Path(path)
-    folder, _, name = str(path).rstrip("/").rpartition("/")
-    if folder.endswith(":/"):
-        folder, name = str(path).rstrip("/"), ""
-    location = open_location(folder, options)
-    return (
-        Remote(location, unquote(name))
-        if isinstance(location, Bucket)
-        else Path(unquote(folder.partition("://")[2]), unquote(name))
-    )
+    if str(path).lower().startswith("file://") and not options:
+        return Path(unquote(str(path).partition("://")[2]))
+    folder, name = split_url(str(path)).parent
+    bucket = folder.bucket(options)
+    return Remote(SignedObject(bucket, folder.query) if folder.query else bucket, name)
 
 
 def description(converter: Converter | type[Converter]) -> dict[str, str]:

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from lesionzarr.errors import StoreError
 from lesionzarr.lesion import COLUMNS
+from lesionzarr.store.generations import read_generation
 from lesionzarr.store.index import VOLUMES
-from lesionzarr.store.layout import LESIONS_TABLE, VOLUMES_TABLE
 from lesionzarr.store.tables import ARROW
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def croissant(catalog: Catalog, url: str | None = None) -> dict[str, Any]:
     base = "" if url is None else url.rstrip("/") + "/"
     licence = str(info.get("licence"))
     lesion_types = {name: ARROW[word] for name, word in COLUMNS.items()}
+    volumes_key, lesions_key = read_generation(catalog.location).tables
     volume_types = {field.name: field.type for field in VOLUMES if field.name in {"volume_id", *catalog.volumes}}
     return {
         "@context": CONTEXT,
@@ -120,8 +121,8 @@ def croissant(catalog: Catalog, url: str | None = None) -> dict[str, Any]:
         "datePublished": str(info.get("created")),
         **({} if url is None else {"url": url}),
         "distribution": [
-            _table_file(catalog, "lesions", LESIONS_TABLE, base),
-            _table_file(catalog, "volumes", VOLUMES_TABLE, base),
+            _table_file(catalog, "lesions", lesions_key, base),
+            _table_file(catalog, "volumes", volumes_key, base),
         ],
         "recordSet": [
             _record_set("lesions", lesion_types, "lesion_id"),

@@ -44,14 +44,20 @@ def merge_options(scheme: str, options: Mapping[str, Any] | None) -> dict[str, A
     SettingError
         The environment variable is not a JSON object.
     """
-    text = "" if scheme in PLAIN else os.environ.get(VARIABLE, "")
+    text = os.environ.get(VARIABLE, "")
     try:
         common = json.loads(text or "{}")
     except ValueError as error:
         raise SettingError(f"{VARIABLE}: not JSON ({error})") from error
     if not isinstance(common, dict):
         raise SettingError(f'{VARIABLE}: not a JSON object such as {{"region": "eu-central-1"}}')
-    return {**common, **(options or {})}
+    return {**(of_client(common) if scheme in PLAIN else common), **(options or {})}
+
+
+def of_client(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the options of the line to a service, which are no account's."""
+    names = CLIENT | {"client_options", "retry_config"}
+    return {name: value for name, value in options.items() if name in names}
 
 
 def obstore_arguments(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:

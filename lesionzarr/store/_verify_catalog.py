@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lesionzarr.errors import IntegrityError
 from lesionzarr.report import Issue
 from lesionzarr.store import layout
 from lesionzarr.store._verify_shards import Fault, read_object
+from lesionzarr.store.generations import Generation, read_generation
 from lesionzarr.store.index import LESIONS, VOLUMES
+from lesionzarr.store.tables import GENERATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
     from lesionzarr.store._verify_volume import Checked
     from lesionzarr.store.location import Location
 
-CATALOG = layout.VOLUMES_TABLE.partition("/")[0]
+CATALOG = layout.CATALOG
+TABLES = (VOLUMES, LESIONS)
 REMEDY = "derive the catalog anew (`lesionzarr index`)"
 
 
@@ -49,10 +53,20 @@ class Tables:
     """Of the store."""
     volumes: Table | None
     lesions: Table | None
+    generation: Generation | None
+    """None where what names them is damaged."""
+
+    def knows(self, key: str) -> bool:
+        """Tell whether an object is a table of this catalog, or of the one before."""
+        return self.generation is not None and self.generation.knows(key)
 
     def apart(self) -> Iterator[Issue]:
         """Tell that the two are not of one writing, which each of them says in its metadata."""
-        if self.volumes and self.lesions and self.volumes.rows.schema.metadata != self.lesions.rows.schema.metadata:
+        tables = [table for table in (self.volumes, self.lesions) if table]
+        marks = {(table.rows.schema.metadata or {}).get(GENERATION) for table in tables}
+        if self.generation and self.generation.checksum:
+            marks.add(self.generation.checksum.encode())
+        if len(tables) == len(TABLES) and len(marks) > 1:
             text = f"{self.name}/{CATALOG}: its two tables do not belong together; {REMEDY}"
             yield Issue("damaged-catalog", "", CATALOG, text)
 
@@ -90,13 +104,19 @@ def read_tables(location: Location) -> tuple[Tables, list[Issue]]:
     """Read both tables; what cannot be read is told."""
     issues: list[Issue] = []
     tables: list[Table | None] = []
-    for key, schema in ((layout.VOLUMES_TABLE, VOLUMES), (layout.LESIONS_TABLE, LESIONS)):
+    try:
+        generation = read_generation(location)
+    except IntegrityError:
+        text = f"{location.name}/{layout.CATALOG_FILE}: damaged; {REMEDY}"
+        issue = Issue("damaged-catalog", "", layout.CATALOG_FILE, text)
+        return Tables(location.name, None, None, None), [issue]
+    for key, schema in zip(generation.tables, TABLES, strict=True):
         try:
             tables.append(_parse_table(key, read_object(location, key), schema))
         except Fault as fault:
             tables.append(None)
             issues.append(Issue("damaged-catalog", "", key, f"{location.name}/{key}: {fault}; {REMEDY}"))
-    return Tables(location.name, tables[0], tables[1]), issues
+    return Tables(location.name, tables[0], tables[1], generation), issues
 
 
 def _parse_table(key: str, data: bytes, schema: pa.Schema) -> Table:

@@ -1,15 +1,15 @@
 """The catalog: the handle that users open, made of two tables.
 
-Opening reads the root group and the two tables, and no group of a volume.
+Opening reads the root group, which tables are the catalog, and those; no group of a volume.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from lesionzarr.store.arrays import ArrayLayout, parse_layout
 from lesionzarr.store.index import VOLUMES
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.studies import describe_study, pair_volumes
-from lesionzarr.store.tables import read_generation
+from lesionzarr.store.tables import read_catalog
 from lesionzarr.store.writer import missing_objects, read_root
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 LOCAL_CACHE_BYTES = 10 * 1024**3
 
+BLOCK_ROWS, MOST_BLOCKS = 256, 4096
+"""Rows of a column of volumes that are made Python's together, and how many such blocks are kept: 100 MB at most."""
+
 LATER = {"mask", "mask_array", "shards"}
 """Columns of volumes that stores of the first versions lack, and that can be done without."""
 
@@ -42,9 +45,6 @@ QUERY_ERRORS = (
     *(NameError, SyntaxError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NotImplementedError),
 )
 """What pandas raises for the many ways in which a query can mean nothing."""
-
-PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Before each further look at a catalog that is just being written."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Catalog:
     _known: dict[str, Lesion] = field(default_factory=dict, init=False, repr=False)
     _grids: dict[str, Grid] = field(default_factory=dict, init=False, repr=False)
     _arrays: dict[str, Stored] = field(default_factory=dict, init=False, repr=False)
-    _columns: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
+    _blocks: dict[tuple[str, int], list[Any]] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.lesions)
@@ -228,19 +228,24 @@ class Catalog:
         known = self._arrays.get(volume_id)
         if known is None:
             self._check_volume(volume_id)
-            metadata = json.loads(str(self._cell(volume_id, "array")))
             modality = str(self._cell(volume_id, "modality"))
-            array = self._with_shards(parse_layout(metadata, layout.KINDS[modality].array), volume_id, "voxels")
+            parsed, fill_value = _parse_array(str(self._cell(volume_id, "array")), layout.KINDS[modality].array)
+            array = self._with_shards(parsed, volume_id, "voxels")
             tags = json.loads(str(self._cell(volume_id, "tags")))
-            known = self._arrays[volume_id] = Stored(array, metadata["fill_value"], modality, tags)
+            known = self._arrays[volume_id] = Stored(array, fill_value, modality, tags)
         return known
 
     def _cell(self, volume_id: str, column: str) -> Any:
-        # pandas takes a tenth of a millisecond for a cell, and thousands of volumes have dozens
-        known = self._columns.get(column)
+        # pandas takes a hundredth of a millisecond for a cell, and thousands of volumes have dozens
+        place: Any = self.volumes.index.get_loc(volume_id)
+        block, row = divmod(place, BLOCK_ROWS)
+        known = self._blocks.get((column, block))
         if known is None:
-            known = self._columns[column] = dict(zip(self.volumes.index, self.volumes[column].tolist(), strict=True))
-        return known[volume_id]
+            if len(self._blocks) >= MOST_BLOCKS:
+                self._blocks.clear()
+            rows = slice(block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS)
+            known = self._blocks[column, block] = self.volumes[column].iloc[rows].tolist()
+        return known[row]
 
     def _check_volume(self, volume_id: str) -> None:
         if volume_id not in self.volumes.index:
@@ -349,6 +354,13 @@ class Catalog:
         return dataset
 
 
+@lru_cache(maxsize=1024)
+def _parse_array(text: str, name: str) -> tuple[ArrayLayout | None, float]:
+    # volumes of one shape share their metadata
+    metadata = json.loads(text)
+    return parse_layout(metadata, name), metadata["fill_value"]
+
+
 def open_catalog(
     url: str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None = None,
@@ -406,8 +418,8 @@ def _open(
     local_cache_bytes: int = LOCAL_CACHE_BYTES,
 ) -> Catalog:
     with ThreadPoolExecutor(1) as pool:
-        # of a bucket each takes a round trip
-        tables = pool.submit(_read_tables, location)
+        # of a bucket these take two round trips
+        tables = pool.submit(read_catalog, location)
         info = read_root(location)
     if info is None:
         raise NotFoundError(f"no store at {location.name}: no zarr.json in it")
@@ -418,17 +430,3 @@ def _open(
         raise StoreError(f"{location.name}: its catalog is of an older lesionzarr; run `lesionzarr index`")
     # it has answered: what fails from now on is an outage, which is waited for
     return Catalog(location.reached(), info, lesions, volumes, cache_bytes, local_cache, local_cache_bytes)
-
-
-def _read_tables(location: Location) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read the tables of lesions and volumes; both of one conversion, where another is just being written."""
-    with ThreadPoolExecutor(1) as pool:
-        for pause_s in (*PAUSES_S, None):
-            other = pool.submit(read_generation, location, layout.VOLUMES_TABLE, "volume_id")
-            lesions, of_lesions = read_generation(location, layout.LESIONS_TABLE, "lesion_id")
-            volumes, of_volumes = other.result()
-            if of_lesions == of_volumes or None in {of_lesions, of_volumes}:
-                return lesions, volumes
-            if pause_s is not None:
-                time.sleep(pause_s)
-    raise StoreError(f"{location.name}: the two tables of its catalog do not belong together; run `lesionzarr index`")

@@ -12,7 +12,8 @@ from lesionzarr.lesion import COLUMNS
 from lesionzarr.report import Issue
 from lesionzarr.store import layout
 from lesionzarr.store._ordered import map_in_order
-from lesionzarr.store.tables import ARROW, make_table, stored_generation, write_together
+from lesionzarr.store.generations import publish, read_pointer
+from lesionzarr.store.tables import ARROW, make_table, write_together
 from lesionzarr.store.writer import has_mask, read_attributes
 
 if TYPE_CHECKING:
@@ -43,17 +44,15 @@ and `mask_array` are those of the mask, null where there is none. `affine` is it
 `frame_uid`, `study_date`, `kernel` and `description` are copies of `tags`, an object of JSON."""
 
 
-TABLES = (layout.VOLUMES_TABLE, layout.LESIONS_TABLE)
-
-TRIES = 5
-"""Times that a catalog is derived, each after another conversion wrote meanwhile; it then has the last word."""
+TRIES = 20
+"""Times that a catalog is derived, each after another conversion wrote one meanwhile."""
 
 
 def write_catalog(location: Location) -> tuple[int, list[Issue]]:
-    """Derive both tables from the groups of the volumes, and write them.
+    """Derive both tables from the groups of the volumes, and write them, both at once.
 
-    Where another conversion writes a catalog, or a volume, at the same time, they are derived again: whoever writes
-    last looks again afterwards, so that the catalog in the end tells of every volume.
+    Where another conversion writes a catalog at the same time, they are derived again, so that the one in the end tells
+    of every volume that was there when its writer began.
 
     Parameters
     ----------
@@ -68,21 +67,13 @@ def write_catalog(location: Location) -> tuple[int, list[Issue]]:
         Volumes that are damaged, and left out.
     """
     for _ in range(TRIES):
-        before = _generations(location)
-        there = location.list_folders(layout.VOLUMES)
-        volumes, lesions, issues = _derive(location, there)
-        generation, data = write_together([make_table(volumes, VOLUMES), make_table(lesions, LESIONS)])
-        if _generations(location) != before:
-            continue
-        for key, table in zip(TABLES, data, strict=True):
-            location.write(key, table)
-        if _generations(location) == [generation] * 2 and location.list_folders(layout.VOLUMES) == there:
-            break
-    return len(lesions), issues
-
-
-def _generations(location: Location) -> list[str | None]:
-    return [stored_generation(location, key) for key in TABLES]
+        before = read_pointer(location)
+        volumes, lesions, issues = _derive(location, location.list_folders(layout.VOLUMES))
+        checksum, tables = write_together([make_table(volumes, VOLUMES), make_table(lesions, LESIONS)])
+        if publish(location, before, checksum, tables):
+            return len(lesions), issues
+    text = f"{location.name}: others write its catalog all the time; run `lesionzarr index` when they have ended"
+    return len(lesions), [*issues, Issue("old-catalog", "", layout.CATALOG_FILE, text)]
 
 
 def _derive(

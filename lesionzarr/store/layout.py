@@ -5,8 +5,11 @@
     <name>.zarr/
       zarr.json                     group; attributes.lesionzarr = {format, source, title, licence, citation, tool,
                                     created, checksum}
-      catalog/volumes.parquet       one row per volume, with array metadata and checksum; derived from the groups below
-      catalog/lesions.parquet       one row per lesion; derived from the groups below
+      catalog/tables.json           {revision, generation, volumes, lesions}: the keys of the two tables of the catalog,
+                                    how many were written, and the checksum that both tables have in their metadata
+      catalog/<revision>-<first 12 digits of the generation>/
+        volumes.parquet             one row per volume, with array metadata and checksum; derived from the groups below
+        lesions.parquet             one row per lesion; derived from the groups below
       catalog/report.json           what the last conversion converted, skipped and failed at, with reasons
       croissant.json                Croissant metadata, where somebody has exported them into the store
       volumes/zarr.json             group
@@ -38,6 +41,10 @@ never padding. `fill_value` is the volume's own padding. A mask has the same chu
 - ``checksum``: SHA-256 of all the others as JSON with sorted keys and without spaces; so in the root group. Stores of
   the first versions have none.
 
+A catalog is replaced by the one request that writes ``tables.json``, which fails where another was written meanwhile;
+the tables before it are kept until the next one. Stores without that object have ``catalog/volumes.parquet`` and
+``catalog/lesions.parquet``, as packs do, until a catalog is written.
+
 Ids are letters, digits, ``.``, ``_`` and ``-``, and begin with a letter or a digit. No attribute holds NaN, an absolute
 path or the name of a machine.
 """
@@ -68,8 +75,11 @@ MASK = "labels/lesions"
 MASK_ARRAY = "0"
 MASK_DTYPES = ("uint8", "uint16")
 GROUP_FILE = "zarr.json"
+CATALOG = "catalog"
+CATALOG_FILE = "catalog/tables.json"
 VOLUMES_TABLE = "catalog/volumes.parquet"
 LESIONS_TABLE = "catalog/lesions.parquet"
+"""Names of the tables in packs, and in stores of the first versions."""
 REPORT = "catalog/report.json"
 CROISSANT = "croissant.json"
 

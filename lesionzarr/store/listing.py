@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lesionzarr.store import layout
 from lesionzarr.store._parallel import work_through
+from lesionzarr.store.generations import read_generation
 from lesionzarr.store.tables import read_table
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ def _ask(location: Location) -> dict[str, int]:
 
 def _told_keys(location: Location) -> Iterator[str]:
     yield from (layout.GROUP_FILE, f"{layout.VOLUMES}/{layout.GROUP_FILE}")
-    yield from (layout.VOLUMES_TABLE, layout.LESIONS_TABLE, layout.REPORT)
-    table = read_table(location, layout.VOLUMES_TABLE, "volume_id")
+    volumes, lesions = read_generation(location).tables
+    yield from (layout.CATALOG_FILE, volumes, lesions, layout.REPORT)
+    table = read_table(location, volumes, "volume_id")
     for volume_id, array, mask, modality in zip(
         table.index, table["array"], table["mask_array"], table["modality"], strict=True
     ):

@@ -6,10 +6,11 @@ stores need the extra ``cloud`` (obstore).
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from lesionzarr.errors import SettingError
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from zarr.abc.store import Store
 
+WEB = {"http", "https"}
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+USER = re.compile(r"[^/@\[]*(@|:(?!\d*(/|$)).*@)")
+"""The start of what follows the scheme, where that begins with a user, maybe with a password."""
 
 
 class Blob(Protocol):
@@ -91,6 +95,71 @@ def is_url(url: str | os.PathLike[str]) -> bool:
     return URL.match(os.fspath(url)) is not None
 
 
+class Address(NamedTuple):
+    """A URL in parts, of which the first may be told to anybody."""
+
+    url: str
+    """Without credentials, query and slash at its end."""
+    user: str
+    """User and password, as in the URL, of which a web server is asked with them."""
+    query: str
+
+    def bucket(self, options: Mapping[str, Any] | None) -> Bucket:
+        """Give the place, with options for its object store."""
+        merged = merge_options(self.url.partition("://")[0], options)
+        if self.user:
+            client = merged.get("client_options", {})
+            basic = f"Basic {base64.b64encode(unquote(self.user).encode()).decode()}"
+            headers = {"authorization": basic, **client.get("default_headers", {})}
+            merged["client_options"] = {**client, "default_headers": headers}
+        return Bucket(self.url, merged)
+
+    @property
+    def parent(self) -> tuple[Address, str]:
+        """The folder that holds it, and its name there; "" where it is a whole bucket or server."""
+        folder, _, name = self.url.rpartition("/")
+        return (self, "") if folder.endswith("/") else (self._replace(url=folder), unquote(name))
+
+
+def split_url(text: str) -> Address:
+    """Take a URL apart.
+
+    Parameters
+    ----------
+    text
+        Of an object store.
+
+    Returns
+    -------
+    Address
+
+    Raises
+    ------
+    SettingError
+        A fragment, or, but for ``http(s)://``, a query or credentials: obstore drops them all.
+    """
+    scheme, _, rest = text.partition("://")
+    scheme = scheme.lower()
+    path, question, query = rest.partition("#")[0].partition("?")
+    # secrets have slashes in them, which belong written as %2F
+    user, at, path = path.rpartition("@") if USER.match(path) else ("", "", path)
+    host, slash, path = path.partition("/")
+    address = Address(f"{scheme}://{host}{f'{slash}{path}'.rstrip('/')}", user, query)
+    if "#" in rest:
+        raise SettingError(f"{address.url}: a # in the URL, which ends it; write %23 where it is part of a name")
+    if scheme not in WEB and question:
+        raise SettingError(f"{address.url}: a ? in the URL, which ends it; write %3F where it is part of a name")
+    if scheme not in WEB and at:
+        raise SettingError(f"{address.url}: credentials in the URL; give them as storage options")
+    return address
+
+
+def shown(url: str | os.PathLike[str]) -> str:
+    """Give a path or URL as it may be told: without credentials and query."""
+    text = os.fspath(url)
+    return split_url(text.partition("#")[0]).url if is_url(text) else text
+
+
 def open_location(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Location:
     """Make the location of a path or URL, without touching it.
 
@@ -112,13 +181,17 @@ def open_location(url: str | os.PathLike[str], storage_options: Mapping[str, Any
     Raises
     ------
     SettingError
-        An empty path, or storage options for a folder.
+        An empty path, storage options for a folder, or a URL with a fragment, a query, or, but for that of a web
+        server, credentials.
     """
     text = os.fspath(url)
     scheme, _, rest = text.partition("://") if is_url(text) else ("", "", text)
     if scheme and (scheme.lower() != "file" or storage_options):
-        scheme = scheme.lower()
-        return Bucket(f"{scheme}://{rest.rstrip('/')}", merge_options(scheme, storage_options))
+        address = split_url(text)
+        if address.query:
+            what = "a query, which signs one object, and a store has many"
+            raise SettingError(f"{address.url}: {what}; give credentials as storage options")
+        return address.bucket(storage_options)
     if not rest:
         raise SettingError("the path of the store is empty; name a folder or a URL")
     if storage_options:

@@ -17,6 +17,7 @@ from lesionzarr.store import layout
 from lesionzarr.store._parallel import work_through
 from lesionzarr.store._verify_shards import Fault, damage, index_bytes, read_object
 from lesionzarr.store._verify_volume import OWN, check_seal, parse_document
+from lesionzarr.store.generations import copy_catalog, is_of_catalog
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.listing import Listing, list_store
 from lesionzarr.store.location import open_location
@@ -200,12 +201,13 @@ def _copy_groups(source: Location, there: Location) -> None:
 def _copy_catalog(source: Location, there: Location, have: Listing, *, derive: bool) -> None:
     """Copy the catalog and whatever else belongs to no volume; or derive the catalog from what is there."""
     groups = {layout.GROUP_FILE, f"{layout.VOLUMES}/{layout.GROUP_FILE}"}
-    tables = {layout.VOLUMES_TABLE, layout.LESIONS_TABLE} if derive else set()
-    for key in sorted(set(have.others) - groups - tables):
+    for key in sorted(set(have.others) - groups):
+        if is_of_catalog(key):
+            continue
         data = source.read(key)
         if data is not None and not key.endswith(PART) and there.read(key) != data:
             there.write(key, data)
-    if derive:
+    if derive or not copy_catalog(source, there):
         write_catalog(there)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ROOT = {"format", "source", "title", "licence", "citation", "tool", "created"}
 """What the attributes of the root group hold, but for their checksum."""
 OF_STORE = (layout.GROUP_FILE, f"{layout.VOLUMES}/{layout.GROUP_FILE}")
-OF_CATALOG = (layout.VOLUMES_TABLE, layout.LESIONS_TABLE, layout.REPORT, layout.CROISSANT)
+OF_CATALOG = (layout.CATALOG_FILE, layout.REPORT, layout.CROISSANT)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ def verify_store(
     if not OF_THE_CATALOG.intersection(issue.kind for issue in issues):
         # else it is derived anew in any case
         issues += tables.apart()
-    leftovers += [_stray(location, key) for key in listing.others if key not in {*OF_STORE, *OF_CATALOG}]
+    own = {*OF_STORE, *OF_CATALOG}
+    leftovers += [_stray(location, key) for key in listing.others if key not in own and not tables.knows(key)]
     return _told(listing, issues, leftovers, chosen)
 
 

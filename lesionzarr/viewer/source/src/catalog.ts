@@ -84,10 +84,7 @@ type Row = Record<string, unknown>;
 /** Opens the catalog of a store. */
 export async function openCatalog(store: HttpStore): Promise<Catalog> {
   const title = await readTitle(store);
-  const [lesionRows, volumeRows] = await Promise.all([
-    readTable(store, "/catalog/lesions.parquet"),
-    readTable(store, "/catalog/volumes.parquet"),
-  ]);
+  const [lesionRows, volumeRows] = await readTables(store);
   const lesions = lesionRows.map(toLesion);
   return {
     title,
@@ -111,6 +108,33 @@ async function readTitle(store: HttpStore): Promise<string> {
   if (own.kind === "pack") throw new Fault(`${store.url.href} is a pack; name the store that it was made of`);
   if (own.format !== FORMAT) throw new Fault(`store format ${own.format}; this page reads ${FORMAT}: take that of a newer lesionzarr`);
   return own.title ?? "lesions";
+}
+
+/** Reads the tables of lesions and volumes; others where those are replaced meanwhile. */
+async function readTables(store: HttpStore): Promise<[Row[], Row[]]> {
+  const keys = await tableKeys(store);
+  try {
+    return await Promise.all([readTable(store, keys.lesions), readTable(store, keys.volumes)]);
+  } catch (error) {
+    const now = await tableKeys(store);
+    if (now.lesions === keys.lesions) throw error;
+    return Promise.all([readTable(store, now.lesions), readTable(store, now.volumes)]);
+  }
+}
+
+/** Where the tables are: what `catalog/tables.json` names, which stores of the first versions do not have. */
+async function tableKeys(store: HttpStore): Promise<{ lesions: string; volumes: string }> {
+  const bytes = await store.getNow("/catalog/tables.json");
+  if (!bytes) return { lesions: "/catalog/lesions.parquet", volumes: "/catalog/volumes.parquet" };
+  try {
+    const named = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, string>;
+    for (const key of [named.lesions, named.volumes]) {
+      if (!/^catalog\/\d+-[0-9a-f]+\/\w+\.parquet$/.test(key ?? "")) throw new Error(key);
+    }
+    return { lesions: `/${named.lesions}`, volumes: `/${named.volumes}` };
+  } catch {
+    throw new Fault(`${store.name("/catalog/tables.json")} is damaged; run \`lesionzarr index\``);
+  }
 }
 
 async function readTable(store: HttpStore, key: string): Promise<Row[]> {

@@ -29,6 +29,12 @@ export class HttpStore implements AsyncReadable {
     return response && new Uint8Array(await response.arrayBuffer());
   }
 
+  /** Reads an object whole as it is now, whatever the browser has kept of it; undefined if there is none. */
+  async getNow(key: string): Promise<Uint8Array | undefined> {
+    const response = await this.fetch(key, {}, "no-cache");
+    return response && new Uint8Array(await response.arrayBuffer());
+  }
+
   /** Reads a part of a shard, which must be there: a missing one is damage, never padding. */
   async getRange(key: string, range: Range): Promise<Uint8Array> {
     const last = "offset" in range ? range.offset + range.length - 1 : 0;
@@ -45,13 +51,13 @@ export class HttpStore implements AsyncReadable {
     return `${decodeURI(this.url.pathname).split("/").at(-2) ?? ""}${key}`;
   }
 
-  private async fetch(key: string, headers: Record<string, string> = {}): Promise<Response | undefined> {
+  private async fetch(key: string, headers: Record<string, string> = {}, cache: RequestCache = "default"): Promise<Response | undefined> {
     const url = new URL(key.slice(1), this.url);
     // a signature in the query is that of every object
     url.search = this.url.search;
     let response: Response;
     try {
-      response = await fetch(url, { headers });
+      response = await fetch(url, { headers, cache });
     } catch {
       const remedy = url.origin === location.origin ? "is the server running?" : `is it up, and does it allow ${location.origin} by CORS?`;
       throw new Fault(`${url.origin} cannot be reached; ${remedy}`);

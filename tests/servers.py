@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,6 +201,7 @@ class Answered:
     path: str
     range: str
     status: int
+    etag: str = field(default="", compare=False)
 
 
 class Static:
@@ -209,10 +211,14 @@ class Static:
     ----------
     log
         The last 10,000 requests.
+    mirrors
+        Servers that answer in turn, each with ETags of its own.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.mirrors = 1
+        self.turns = itertools.count()
         self.log: deque[Answered] = deque(maxlen=10_000)
         self._server = _FileServer(("127.0.0.1", 0), _Handler)
         self._server.static = self
@@ -261,7 +267,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, path: Path) -> None:
         status = path.stat()
-        etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+        mirror = next(self.server.static.turns) % self.server.static.mirrors
+        etag = f'"{mirror:x}-{status.st_mtime_ns:x}-{status.st_size:x}"'
         fields = {"ETag": etag, "Last-Modified": self.date_time_string(int(status.st_mtime)), "Accept-Ranges": "bytes"}
         if self.headers.get("If-Match", etag) not in (etag, "*"):
             self._answer(412)
@@ -282,11 +289,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(405)
 
     def _answer(self, status: int, fields: dict[str, str] | None = None, body: bytes = b"") -> None:
-        self.server.static.log.append(Answered(self.command, self.path, self.headers.get("Range", ""), status))
+        fields = fields or {}
+        asked = self.headers.get("Range", "")
+        self.server.static.log.append(Answered(self.command, self.path, asked, status, fields.get("ETag", "")))
         self.send_response(status)
         # pages of other origins may read it, as the README tells for nginx
         self.send_header("Access-Control-Allow-Origin", "*")
-        for name, value in (fields or {}).items():
+        for name, value in fields.items():
             self.send_header(name, value)
         if status != 304:
             self.send_header("Content-Length", str(len(body)))

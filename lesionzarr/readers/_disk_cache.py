@@ -193,19 +193,24 @@ class CachedBlob:
         Where its blocks are kept.
     name
         Says which object it is, as far as that is known without asking for it.
+    is_fresh
+        What others have kept of it is read again.
     """
 
-    def __init__(self, blob: PacedBlob, cache: DiskCache, name: str) -> None:
-        self._blob, self._cache, self._name, self.size = blob, cache, name, blob.size
+    def __init__(self, blob: PacedBlob, cache: DiskCache, name: str, *, is_fresh: bool = False) -> None:
+        self.blob, self.size = blob, blob.size
+        self._cache, self._name = cache, name
+        self._own: set[int] | None = set() if is_fresh else None
 
     def read_ranges(self, wanted: Sequence[tuple[int, NDArray[np.uint8]]]) -> None:
         """Fill each array with the bytes from its offset on; IntegrityError where the object is another, or ends."""
         numbers = {number for offset, out in wanted for number in _numbers(offset, len(out))}
-        found = {number: self._cache.get(self._block_name(number), self._size_of(number)) for number in numbers}
+        usable = numbers if self._own is None else numbers & self._own
+        found = {number: self._cache.get(self._block_name(number), self._size_of(number)) for number in usable}
         kept = {number: block for number, block in found.items() if block is not None}
-        if kept and self._blob.stamp is None:
-            self._blob.stamp = kept[max(kept)].stamp
-        blocks = {number: block.data for number, block in kept.items() if block.stamp == self._blob.stamp}
+        if kept and self.blob.stamp is None:
+            self.blob.stamp = kept[max(kept)].stamp
+        blocks = {number: block.data for number, block in kept.items() if block.stamp == self.blob.stamp}
         blocks |= self._fetch(sorted(numbers - blocks.keys()))
         for offset, out in wanted:
             for number in _numbers(offset, len(out)):
@@ -225,14 +230,16 @@ class CachedBlob:
         cuts = [0, *(n for n in range(1, len(numbers)) if numbers[n] != numbers[n - 1] + 1), len(numbers)]
         runs = [numbers[a:b] for a, b in pairwise(cuts)]
         rooms = [np.empty(sum(map(self._size_of, run)), dtype=np.uint8) for run in runs]
-        self._blob.read_ranges([(run[0] * BLOCK_BYTES, room) for run, room in zip(runs, rooms, strict=True)])
-        stamp = self._blob.stamp
+        self.blob.read_ranges([(run[0] * BLOCK_BYTES, room) for run, room in zip(runs, rooms, strict=True)])
+        stamp = self.blob.stamp
         blocks = {}
         for run, room in zip(runs, rooms, strict=True):
             for place, number in enumerate(run):
                 block = blocks[number] = room[place * BLOCK_BYTES : (place + 1) * BLOCK_BYTES]
                 if stamp is not None:
                     self._cache.put(self._block_name(number), block, stamp)
+        if self._own is not None:
+            self._own.update(numbers)
         return blocks
 
     def _block_name(self, number: int) -> str:

@@ -195,19 +195,19 @@ class Fetcher:
 
     def _scatter_anew(self, plan: ChunkPlan, spans: list[Span], parts: _Parts, heads: Heads) -> None:
         """Scatter chunks, once more with any shard that is not what it was, or is damaged where it is kept."""
-        renewed: dict[tuple[str, int], Shard] = {}
+        renewed: set[tuple[str, int]] = set()
         while True:
             try:
                 self._scatter(plan, spans, parts, heads)
-                break
             except ShardError as error:
-                if error.shard.place in renewed:
-                    raise
-                renewed[error.shard.place] = error.shard
                 heads.pop(error.shard.place, None)
-                self._shards.renew(error.shard)
-        for shard in renewed.values():
-            self._shards.settle(shard)
+                if error.shard.place in renewed:
+                    self._shards.forget(error.shard)
+                    raise
+                renewed.add(error.shard.place)
+                self._shards.renew(error)
+            else:
+                return
 
     def _scatter(self, plan: ChunkPlan, spans: list[Span], parts: _Parts, heads: Heads) -> None:
         """Bring chunks of arrays that are coded alike, and copy their parts to where they belong."""
@@ -228,7 +228,8 @@ class Fetcher:
                         self.cache.put(_key(plan, spans[of], each), chunk)
                     parts.copy(each, chunk, row)
             except DamagedChunkError as error:
-                raise self._shards.damaged(spans[owners[error.number]].shard, str(error)) from error
+                of = owners[error.number]
+                raise self._shards.damaged(spans[of].shard, str(error), index=found.indexes[of]) from error
 
     def _locate(self, plan: ChunkPlan, spans: list[Span], wanted: list[Ints]) -> Located:
         """Look up where the wanted chunks of each span are."""

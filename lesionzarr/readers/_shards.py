@@ -16,7 +16,7 @@ from lesionzarr.readers._disk_cache import CachedBlob, DiskCache
 from lesionzarr.readers._pace import Pace, PacedBlob
 from lesionzarr.readers._stale import check_unchanged
 from lesionzarr.store import layout
-from lesionzarr.store._blob import NO_STAMP
+from lesionzarr.store._blob import NO_STAMP, ReplacedError
 from lesionzarr.store._folder import Folder
 from lesionzarr.store.shards import parse_index
 
@@ -67,6 +67,10 @@ class ShardError(IntegrityError):
     """A shard that is damaged, or another one than what is known of it."""
 
     shard: Shard
+    index: Ints | None = None
+    """By which it was read; None where it could not be opened."""
+    is_replaced = False
+    """It is another one for certain."""
 
 
 @dataclass(frozen=True)
@@ -136,33 +140,39 @@ class Shards:
         """Tell whether a shard is open."""
         return shard.place in self._open
 
-    def renew(self, shard: Shard) -> None:
-        """Open a shard as it is now, past what is kept of it, which is dropped.
+    def renew(self, error: ShardError) -> None:
+        """Open a shard as it is now, past what is kept of it on a disk, which is dropped.
+
+        Parameters
+        ----------
+        error
+            What was found wrong with it.
 
         Raises
         ------
         StoreError
             It is damaged or missing, or its volume was written anew with other voxels or in another form.
         """
-        with self._lock:
-            old = self._open.pop(shard.place, None)
-        if old is not None and isinstance(old.blob, CachedBlob):
-            old.blob.drop()
-        opened = self._open_checked(shard, kept=False)
-        if old is not None and is_same(old.index, opened.index):
-            # the same content: copies of one object on several servers may each have a stamp of their own
-            if isinstance(opened.blob, PacedBlob):
-                opened.blob.stamp = NO_STAMP
-        elif old is not None and not shard.array.version:
+        shard, index = error.shard, error.index
+        self.forget(shard)
+        opened = self._open_checked(shard, is_fresh=True)
+        if index is not None and error.is_replaced and is_same(index, opened.index):
+            # of one content: each of several servers with copies of an object may have a stamp of its own for it
+            blob = opened.blob.blob if isinstance(opened.blob, CachedBlob) else opened.blob
+            if isinstance(blob, PacedBlob):
+                blob.stamp = NO_STAMP
+            opened = OpenShard(blob, opened.index)
+        elif index is not None and not shard.array.version and not is_same(index, opened.index):
             # nothing tells whether it has the same voxels
             raise StoreError(f"{self._location.name}: {shard.key} was written anew; open it again")
         self._keep(shard, opened)
 
-    def settle(self, shard: Shard) -> None:
-        """Keep what is read of a shard again, after it was renewed and read."""
-        if self._disk is not None:
-            with self._lock:
-                self._open.pop(shard.place, None)
+    def forget(self, shard: Shard) -> None:
+        """Close a shard, and drop what is kept of it on a disk."""
+        with self._lock:
+            old = self._open.pop(shard.place, None)
+        if old is not None and isinstance(old.blob, CachedBlob):
+            old.blob.drop()
 
     def _keep(self, shard: Shard, opened: OpenShard) -> OpenShard:
         with self._lock:
@@ -183,27 +193,29 @@ class Shards:
         """Fill each array with the bytes from its offset on; ShardError unless the shard still has that index."""
         opened = self.open(shard)
         if not is_same(opened.index, index):
-            raise self.damaged(shard, "written anew while it is read", "open the store again")
-        with _named(shard):
+            error = self.damaged(shard, "written anew while it is read", "open the store again", index=index)
+            error.is_replaced = True
+            raise error
+        with _named(shard, index):
             opened.blob.read_ranges(wanted)
 
-    def damaged(self, shard: Shard, fault: str, remedy: str = "") -> ShardError:
-        """Make the error that names a shard."""
+    def damaged(self, shard: Shard, fault: str, remedy: str = "", *, index: Ints | None = None) -> ShardError:
+        """Make the error that names a shard, which was read by that index."""
         name = self._location.name
         remedy = remedy or ("pack them again" if shard.array.merged_axes else "convert it again")
         error = ShardError(f"{name}: volume {shard.volume_id}, {shard.key}: {fault}; {remedy}")
-        error.shard = shard
+        error.shard, error.index = shard, index
         return error
 
-    def _open_checked(self, shard: Shard, *, kept: bool = True) -> OpenShard:
+    def _open_checked(self, shard: Shard, *, is_fresh: bool = False) -> OpenShard:
         """Open a shard that is not as it was known; StoreError where its volume is another one."""
         try:
-            return self._open_anew(shard, kept=kept)
+            return self._open_anew(shard, is_fresh=is_fresh)
         finally:
             # afterwards, since a writer deletes the group of a volume before it writes the shards
             check_unchanged(self._location, shard.volume_id, shard.array)
 
-    def _open_anew(self, shard: Shard, *, kept: bool = True) -> OpenShard:
+    def _open_anew(self, shard: Shard, *, is_fresh: bool = False) -> OpenShard:
         array = shard.array
         if array.indexed and not array.index_first:
             began = time.perf_counter()
@@ -213,14 +225,15 @@ class Shards:
                 raise self.damaged(shard, "missing")
             blob, data = found
             self.pace.record(1, len(data), time.perf_counter() - began)
-            return self._parsed(shard, self._measured(shard, blob, kept=kept), np.frombuffer(data, dtype=np.uint8))
+            measured = self._measured(shard, blob, is_fresh=is_fresh)
+            return self._parsed(shard, measured, np.frombuffer(data, dtype=np.uint8))
         opened = self._location.open(shard.key)
         if opened is None:
             raise self.damaged(shard, "missing")
         if not array.indexed:
-            return OpenShard(self._measured(shard, opened, kept=kept), np.array([[0, opened.size]]))
+            return OpenShard(self._measured(shard, opened, is_fresh=is_fresh), np.array([[0, opened.size]]))
         index = np.empty(min(array.index_bytes, opened.size), dtype=np.uint8)
-        return self._read_index(shard, self._measured(shard, opened, kept=kept), index, [(0, index)])
+        return self._read_index(shard, self._measured(shard, opened, is_fresh=is_fresh), index, [(0, index)])
 
     def _open_known(self, shard: Shard, size: int, head: NDArray[np.uint8]) -> OpenShard:
         """Read the index of a shard of known length, and its first bytes, at once."""
@@ -231,16 +244,16 @@ class Shards:
         wanted = [(size - len(index), index), *([(0, head)] if len(head) else [])]
         return self._read_index(shard, self._measured(shard, opened), index, wanted)
 
-    def _measured(self, shard: Shard, blob: Any, *, kept: bool = True) -> Blob:
+    def _measured(self, shard: Shard, blob: Any, *, is_fresh: bool = False) -> Blob:
         """Give an object whose reads are measured, and kept on a disk where that is asked for."""
         if self.is_near:
             near: Blob = blob
             return near
         paced = PacedBlob(blob, self.pace)
-        if self._disk is None or not shard.array.version or not kept:
+        if self._disk is None or not shard.array.version:
             return paced
         form = replace(shard.array, objects=())
-        return CachedBlob(paced, self._disk, f"2 {form} {shard.key} {blob.size}")
+        return CachedBlob(paced, self._disk, f"2 {form} {shard.key} {blob.size}", is_fresh=is_fresh)
 
     def _read_index(
         self, shard: Shard, blob: Blob, index: NDArray[np.uint8], wanted: list[tuple[int, NDArray[np.uint8]]]
@@ -269,7 +282,7 @@ def is_same(index: Ints, other: Ints) -> bool:
 
 
 @contextmanager
-def _named(shard: Shard) -> Iterator[None]:
+def _named(shard: Shard, index: Ints | None = None) -> Iterator[None]:
     """Let an error tell which shard it is about."""
     try:
         yield
@@ -277,5 +290,5 @@ def _named(shard: Shard) -> Iterator[None]:
         raise
     except IntegrityError as error:
         fault = ShardError(str(error))
-        fault.shard = shard
+        fault.shard, fault.index, fault.is_replaced = shard, index, isinstance(error, ReplacedError)
         raise fault from error

@@ -29,6 +29,10 @@ PAST_END = re.compile(r"status code: 416|Wanted range starting at|Requested rang
 """What obstore says of a part that begins where the object has ended."""
 
 
+class ReplacedError(IntegrityError):
+    """An object is another one than that which was opened."""
+
+
 class BucketBlob:
     """An object of a bucket.
 
@@ -51,8 +55,10 @@ class BucketBlob:
 
         Raises
         ------
+        ReplacedError
+            The object is not the one that was opened.
         IntegrityError
-            The object is missing, ends before, or is not the one that was opened.
+            It is missing, or ends before.
         """
         for offset, out in wanted:
             if len(out):
@@ -79,7 +85,7 @@ class BucketBlob:
                 self.stamp = stamp
             known = self.stamp
         if stamp != known and NO_STAMP not in {stamp, known}:
-            raise IntegrityError(f"{name}: written anew while it is read; open the store again")
+            raise ReplacedError(f"{name}: written anew while it is read; open the store again")
         if len(data) != len(out):
             raise IntegrityError(f"{name}: cut off at byte {offset + len(data)}; convert the volume again")
         out[:] = np.frombuffer(data, dtype=np.uint8)

@@ -11,7 +11,7 @@ import pytest
 import lesionzarr
 
 PACKAGE = Path(lesionzarr.__file__).parent
-VOCABULARY = {"errors", "report", "geometry", "window", "recist", "lesion", "series", "source"}
+VOCABULARY = {"_shown", "errors", "report", "geometry", "window", "recist", "lesion", "series", "source"}
 MAY_IMPORT = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     "_version": set(),
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "features": VOCABULARY | {"store", "readers", "_workers"},
     "export": VOCABULARY | {"formats", "store", "readers", "features"},
     "viewer": VOCABULARY | {"store"},
+    "plot": VOCABULARY | {"store", "readers", "features", "export"},
 }
 """Rooms that may import anything are left out: the command line, the demo, the package's front."""
 

@@ -107,4 +107,4 @@ def test_what_is_public_is_there_and_says_what_it_is():
 def test_importing_the_package_loads_no_scheduler_and_no_extra():
     code = "import sys, lesionzarr; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
-    assert not {"distributed", "obstore", "tensorstore", "torch", "cv2"} & set(loaded)
+    assert not {"distributed", "obstore", "tensorstore", "torch", "cv2", "matplotlib"} & set(loaded)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lesionzarr.errors import MissingExtraError, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 PALETTE = ("#332288", "#cc6677", "#117733", "#ddcc77", "#88ccee", "#882255", "#44aa99", "#999933", "#aa4499")
 """The scheme "muted" of Paul Tol, Colour Schemes, SRON/EPS/TN/09-002, which is made for colour-blind people too."""
@@ -30,6 +30,8 @@ TYPE_COLOURS = {
 }
 """The coarse types of DeepLesion, the same in every figure."""
 
+SHORT = 10.0
+"""Last number of a short logarithmic axis, by its first."""
 WIDTH_IN, HEIGHT_IN = 5.6, 3.6
 """Of a figure with one pair of axes, in inches."""
 
@@ -107,8 +109,9 @@ def colours_of(names: Iterable[str]) -> dict[str, str]:
     return {name: TYPE_COLOURS.get(name) or next(free) for name in known}
 
 
-def plain_ticks(axis: Any, low: float, high: float, steps: Sequence[float] = (1, 2, 5)) -> None:
-    """Label a logarithmic axis with plain numbers such as 0.5, 1 and 20."""
+def plain_ticks(axis: Any, low: float, high: float) -> None:
+    """Label a logarithmic axis with plain numbers such as 0.5, 1 and 20; with more of them where it is short."""
+    steps = (1, 2, 5) if high > SHORT * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
     places = [step * 10.0**power for power in range(-3, 6) for step in steps]
     inside = [place for place in places if low <= place <= high]
     axis.set_ticks(inside, [f"{place:g}" for place in inside])

@@ -98,7 +98,8 @@ def growth(lesions: Catalog | pd.DataFrame, *, measure: str | None = None, ax: A
     several = {patient: curves for patient, curves in patients.items() if any(len(each.days) > 1 for each in curves)}
     shown = dict(list((several or patients).items())[:MOST])
     if not shown:
-        raise SettingError(f"no lesion has a track and a {measure}")
+        text = "its source names none over the studies, or they were not measured"
+        raise SettingError(f"no lesion has a track and a {measure}: {text}")
     width = WIDTH_IN if len(shown) == 1 else 4.2
     panels = new_row(len(shown), ax, columns=COLUMNS, width=width, height=HEIGHT_IN)
     dated = table["_dated"].all()

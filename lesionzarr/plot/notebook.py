@@ -35,7 +35,7 @@ FAINT = "opacity:.65"
 Facts = list[tuple[str, Any]]
 
 
-def to_html(value: Any) -> str:
+def to_html(value: Catalog | Lesion | Crop | Batch) -> str:
     """Write what a notebook shows of a value.
 
     Parameters
@@ -48,6 +48,13 @@ def to_html(value: Any) -> str:
     str
         HTML without scripts. Of a catalog no voxel is read; pictures of crops are inside of it, some 50 kB each.
     """
+    try:
+        return _shown(value)
+    except Exception as error:  # noqa: BLE001 - of what is odd the reason is worth more than a traceback
+        return _page(type(value).__name__, _facts([("text", repr(value)), ("not shown", error)]))
+
+
+def _shown(value: Catalog | Lesion | Crop | Batch) -> str:
     match value:
         case Catalog():
             return _catalog(value)
@@ -57,8 +64,6 @@ def to_html(value: Any) -> str:
             return _crop(value)
         case Batch():
             return _batch(value)
-        case _:
-            return f"<pre>{escape(repr(value))}</pre>"
 
 
 def _catalog(catalog: Catalog) -> str:

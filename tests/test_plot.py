@@ -274,6 +274,8 @@ def test_grey_levels_of_every_type_are_the_same(catalog):
     crops.append(lesionzarr.CropReader(catalog, size=(1, 16, 16)).read(lesion))
     eight, *others = [np.asarray(pictures.render_slice(crop, width=16, marks=False)).astype(int) for crop in crops]
     np.testing.assert_array_equal(eight[..., 0], crops[0].image[0, 0])
+    low, high = catalog.lesions.loc[lesion, ["window_low", "window_high"]]
+    assert f"{low:g} to {high:g} HU".replace("-", "\N{MINUS SIGN}") in Page(crops[-1]._repr_html_()).text
     assert max(np.abs(other - eight).max() for other in others) <= 1
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lesionzarr.lesion import Lesion
     from lesionzarr.readers.batch import Crop
     from lesionzarr.store.catalog import Catalog
-    from lesionzarr.window import WindowLike
+    from lesionzarr.window import Window, WindowLike
 
 PAPER = (20, 20, 22)
 INK = (235, 235, 240)
@@ -144,6 +144,11 @@ def middle_of(crop: Crop) -> int:
     return crop.image.shape[1] // 2 if crop.key_index is None else crop.key_index
 
 
+def window_of_hu(crop: Crop) -> Window:
+    """Give the window in which a crop without one is drawn: the lesion's own, or soft tissue."""
+    return resolve_window(crop.lesion.window or FALLBACK)
+
+
 def enlarge(grey: NDArray[np.uint8], scale: int, aspect: float = 1.0) -> Image.Image:
     """Turn a grey image into an RGB picture.
 
@@ -239,8 +244,7 @@ def _grey_levels(crop: Crop, image: NDArray[Any]) -> NDArray[np.uint8]:
     if image.dtype == np.uint8:
         return image
     if not crop.windows:
-        window = resolve_window(crop.lesion.window or FALLBACK)
-        return apply_window(image, window)
+        return apply_window(image, window_of_hu(crop))
     return (np.clip(image.astype(np.float32), 0, 1) * 255).astype(np.uint8)
 
 

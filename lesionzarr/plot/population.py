@@ -218,7 +218,7 @@ def _histograms(series: dict[str, pd.Series[float]], what: str, ax: Any, label: 
     ax = new_axes(ax, width=WIDTH_IN, height=HEIGHT_IN)
     for (text, values), colour in zip(known.items(), PALETTE, strict=False):
         counts, _ = np.histogram(values, edges)
-        unknown = len(series[text]) - len(values)
+        unknown = int(series[text].isna().sum())
         told = f"median {np.median(values):.3g} mm" if values.size else "none known"
         more = f", {unknown:,} unknown" if unknown and values.size else ""
         ax.stairs(counts, edges, fill=True, color=colour, alpha=0.25)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lesionzarr.errors import SettingError
-from lesionzarr.export.pictures import caption, contact_sheet, middle_of, render_lesion, render_slice
+from lesionzarr.export.pictures import caption, contact_sheet, middle_of, render_lesion, render_slice, window_of_hu
 from lesionzarr.lesion import Lesion
 from lesionzarr.plot._style import INK, MINUS, new_axes, new_row, title
 from lesionzarr.readers.stack import StackReader
@@ -190,7 +190,7 @@ def sheet_of(batch: Batch) -> Image.Image:
 def name_channel(crop: Crop, channel: int) -> str:
     """Say what a channel of a crop shows."""
     if not crop.windows:
-        return "HU"
+        return name_window(window_of_hu(crop))
     # a study has the PET as its last channel, of no window in HU
     return name_window(crop.windows[channel]) if channel < len(crop.windows) else "PET"
 

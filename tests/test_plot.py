@@ -254,6 +254,12 @@ def test_marks_are_on_the_slices_that_have_them(tmp_path, plot):
             assert (x, y) == pytest.approx(boxes[row][:2], abs=0.5)
 
 
+def test_axes_are_on_the_key_slice_alone(catalog):
+    crop = lesionzarr.CropReader(catalog, size=(5, 64, 64), window="dicom").read(catalog.lesions.index[0])
+    drawn = [(np.asarray(pictures.render_slice(crop, index)) == _marks.LONG_COLOUR).all(-1).any() for index in range(5)]
+    assert drawn == [index == crop.key_index for index in range(5)]
+
+
 def test_the_outline_of_a_mask_is_on_every_slice_of_the_lesion(recist):
     catalog = recist[1]
     lesion = catalog.lesions.index[0]
@@ -586,6 +592,9 @@ def test_a_scroller_twice_on_a_page_and_one_without_scripts_show_the_key_slice(c
     page.set_content("<body>" + 2 * scrollers[1]._repr_html_())
     page.locator("input").nth(1).fill("0")
     assert (seen(page, 0)[0], seen(page, 1)[0]) == (2, 0)
+    # by one slice, though its script ran twice
+    page.locator("[data-lesionzarr]").first.dispatch_event("wheel", {"deltaY": 100})
+    assert (seen(page, 0)[0], seen(page, 1)[0]) == (3, 0)
     page.close()
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()

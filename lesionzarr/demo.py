@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lesionzarr.converters._base import load_converter
 from lesionzarr.converters._run import convert
 from lesionzarr.errors import SettingError
-from lesionzarr.export._marks import draw_marks
-from lesionzarr.export.pictures import caption, contact_sheet, enlarge, save
+from lesionzarr.export.pictures import caption, contact_sheet, render_slice, save
 from lesionzarr.readers.crop import CropReader
 from lesionzarr.readers.stack import StackReader
 from lesionzarr.store.catalog import open_catalog
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from PIL import Image
-
-    from lesionzarr.readers.batch import Crop
 
 MARKER = ".lesionzarr-demo"
 """Empty file that says that a folder is the demo's own, and may be made anew."""
@@ -67,7 +63,7 @@ def run_demo(folder: Path, workers: int = 1, seed: int = 0, say: Callable[[str],
     batch = stacks.read_batch(catalog.lesions)
     say(f"read       {len(crops)} crops {crops.image.shape} {crops.image.dtype}, each lesion in its own window")
     say(f"           {len(batch)} context stacks {batch.image.shape}, 9 slices 2 mm apart, two windows")
-    save(contact_sheet([(_picture(crop), caption(crop.lesion)) for crop in crops.crops]), sheet)
+    save(contact_sheet([(render_slice(crop), caption(crop.lesion)) for crop in crops.crops]), sheet)
     say(f"drew       {sheet}: every lesion with its box and RECIST axes")
     seconds = time.perf_counter() - began
     say(f"took       {seconds:.1f} s")
@@ -91,12 +87,6 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).touch()
-
-
-def _picture(crop: Crop) -> Image.Image:
-    picture = enlarge(crop.image[0, crop.key_index or 0], 2)
-    draw_marks(picture, crop)
-    return picture
 
 
 def _megabytes(folder: Path) -> float:

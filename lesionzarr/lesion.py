@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from lesionzarr._shown import ShownLesion
 from lesionzarr.geometry import Box
 from lesionzarr.recist import Recist
 from lesionzarr.window import Window
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lesion:
+class Lesion(ShownLesion):
     """One annotated finding. Indices are 0-based, pixel centres lie on whole numbers, box ends are inclusive."""
 
     lesion_id: str

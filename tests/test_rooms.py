@@ -11,7 +11,7 @@ import pytest
 import lesionzarr
 
 PACKAGE = Path(lesionzarr.__file__).parent
-VOCABULARY = {"errors", "report", "geometry", "window", "recist", "lesion", "series", "source"}
+VOCABULARY = {"_shown", "errors", "report", "geometry", "window", "recist", "lesion", "series", "source"}
 MAY_IMPORT = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     "_version": set(),
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "features": VOCABULARY | {"store", "readers", "_workers"},
     "export": VOCABULARY | {"formats", "store", "readers", "features"},
     "viewer": VOCABULARY | {"store"},
+    "plot": VOCABULARY | {"store", "readers", "features", "export"},
 }
 """Rooms that may import anything are left out: the command line, the demo, the package's front."""
 
@@ -106,4 +107,4 @@ def test_what_is_public_is_there_and_says_what_it_is():
 def test_importing_the_package_loads_no_scheduler_and_no_extra():
     code = "import sys, lesionzarr; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
-    assert not {"distributed", "obstore", "tensorstore", "torch", "cv2"} & set(loaded)
+    assert not {"distributed", "obstore", "tensorstore", "torch", "cv2", "matplotlib"} & set(loaded)

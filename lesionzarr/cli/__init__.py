@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lesionzarr._version import __version__
-from lesionzarr.cli import _care, _convert, _crops, _export, _features, _response, _stores, _view
+from lesionzarr.cli import _care, _convert, _crops, _export, _features, _plot, _response, _stores, _view
 from lesionzarr.errors import LesionzarrError, NotFoundError, SettingError
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _care.add_verify(commands)
     _care.add_repair(commands)
     _care.add_sync(commands)
+    _plot.add_plot(commands)
     _crops.add_pack(commands)
     _view.add_view(commands)
     _convert.add_demo(commands)

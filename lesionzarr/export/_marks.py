@@ -1,4 +1,4 @@
-"""What is drawn on the key slice of a lesion: the outline of its mask or its box, both axes, and their lengths."""
+"""What is drawn on the slices of a lesion: the outline of its mask or its box, both axes, and their lengths."""
 
 from __future__ import annotations
 
@@ -29,17 +29,24 @@ FONT_SIZES = (11, 22)
 
 
 def draw_marks(
-    picture: Image.Image, crop: Crop, *, mask: NDArray[np.bool_] | None = None, lengths: bool = False
+    picture: Image.Image,
+    crop: Crop,
+    *,
+    index: int | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    lengths: bool = False,
 ) -> None:
-    """Draw the marks of a lesion into a picture of its key slice.
+    """Draw the marks of a lesion into a picture of a slice.
 
     Parameters
     ----------
     picture
         RGB, of the rows and columns of `crop`, enlarged.
     crop
-        The lesion. Its axes are drawn, and where there is no `mask` its box: that of the key slice itself, if it has
-        one.
+        The lesion. Its axes are drawn on the key slice, and where there is no `mask` its box: that of the slice itself,
+        if it has one.
+    index
+        Slice of the crop that the picture shows; None for the key slice.
     mask
         (y, x), the pixels of the crop that belong to the lesion: their outline is drawn inside of them.
     lengths
@@ -48,13 +55,14 @@ def draw_marks(
     scale = picture.width / crop.image.shape[3], picture.height / crop.image.shape[2]
     width = min(max(1, int(min(scale)) // 2), WIDEST)
     pen = ImageDraw.Draw(picture)
-    box = _box_of_key_slice(crop) or crop.box
+    on_key = index is None or index == crop.key_index
+    box = _box_on(crop, None if on_key else index)
     if mask is not None:
         picture.paste(OUTLINE_COLOUR, mask=Image.fromarray(_outline(mask, picture.size, width)))
     elif box:
         # ends are inclusive and lie on pixel centres
         pen.rectangle([_at(box.x0, box.y0, scale), _at(box.x1, box.y1, scale)], outline=BOX_COLOUR, width=width)
-    if crop.recist:
+    if crop.recist and on_key:
         for (x0, y0, x1, y1), colour in zip(crop.recist.axes, (LONG_COLOUR, SHORT_COLOUR), strict=True):
             pen.line([_at(x0, y0, scale), _at(x1, y1, scale)], fill=colour, width=width)
     if lengths:
@@ -111,12 +119,14 @@ def _free_place(size: tuple[int, int], text: tuple[int, int], places: list[tuple
     return next(fitting, (0, 0))
 
 
-def _box_of_key_slice(crop: Crop) -> Box | None:
-    """Give the box that was drawn on the key slice itself, in voxels of the image."""
+def _box_on(crop: Crop, index: int | None) -> Box | None:
+    """Give the box that was drawn on a slice itself, else the lesion's where it reaches that slice; in voxels."""
+    here = crop.lesion.key_z if index is None else round(crop.to_volume((index, 0, 0))[0])
     for row, x0, y0, x1, y1 in crop.lesion.extras.get("slice_boxes", ()):
-        if row == crop.lesion.key_z:
+        if row == here:
             return Box(*crop.from_volume((row, y0, x0)), *crop.from_volume((row, y1, x1)))
-    return None
+    box = crop.box
+    return box if index is None or (box and box.z0 - 0.5 <= index <= box.z1 + 0.5) else None
 
 
 def _at(x: float, y: float, scale: tuple[float, float]) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from lesionzarr.geometry import Region
 from lesionzarr.readers._zarr import read_region
 from lesionzarr.readers.stack import StackReader
 from lesionzarr.store.layout import MASK, MASK_ARRAY
-from lesionzarr.window import OWN
+from lesionzarr.window import OWN, apply_window, resolve_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lesionzarr.lesion import Lesion
     from lesionzarr.readers.batch import Crop
     from lesionzarr.store.catalog import Catalog
-    from lesionzarr.window import WindowLike
+    from lesionzarr.window import Window, WindowLike
 
 PAPER = (20, 20, 22)
 INK = (235, 235, 240)
@@ -104,6 +104,49 @@ def render_close(catalog: Catalog, lesion: Lesion, *, window: WindowLike | None 
     scale = next((scale for scale in (8, 4, 2) if CLOSE_PIXELS / scale >= least), 1)
     size = max(CLOSE_PIXELS // scale, math.ceil(extent))
     return render_lesion(catalog, lesion, window=window, size=size, scale=scale, lengths=False)
+
+
+def render_slice(
+    crop: Crop, index: int | None = None, *, channel: int = 0, width: int = CLOSE_PIXELS, marks: bool = True
+) -> Image.Image:
+    """Draw a slice of a crop that was read.
+
+    Parameters
+    ----------
+    crop
+        With grey levels of any type; densities in HU, of a crop without a window, are drawn in the lesion's own window
+        or in soft tissue.
+    index
+        Slice of the crop; None for the key slice, or the middle one where the crop does not hold it.
+    channel
+        Number of the window.
+    width
+        Least columns of the picture; a slice is enlarged by a whole number.
+    marks
+        Draw the axes on the key slice, and the outline of the lesion's mask, where the crop has it, or its box.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, pixels in their shape.
+    """
+    index = middle_of(crop) if index is None else index
+    grey = _grey_levels(crop, crop.image[channel, index])
+    _, y_mm, x_mm = crop.spacing_mm
+    picture = enlarge(grey, math.ceil(width / grey.shape[1]), y_mm / x_mm)
+    if marks:
+        draw_marks(picture, crop, index=index, mask=_mask_on(crop, index))
+    return picture
+
+
+def middle_of(crop: Crop) -> int:
+    """Give the key slice of a crop, or the middle one where it does not hold that."""
+    return crop.image.shape[1] // 2 if crop.key_index is None else crop.key_index
+
+
+def window_of_hu(crop: Crop) -> Window:
+    """Give the window in which a crop without one is drawn: the lesion's own, or soft tissue."""
+    return resolve_window(crop.lesion.window or FALLBACK)
 
 
 def enlarge(grey: NDArray[np.uint8], scale: int, aspect: float = 1.0) -> Image.Image:
@@ -195,6 +238,22 @@ def save(picture: Image.Image, path: Path) -> None:
     """Write a picture as PNG, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, format="PNG")
+
+
+def _grey_levels(crop: Crop, image: NDArray[Any]) -> NDArray[np.uint8]:
+    if image.dtype == np.uint8:
+        return image
+    if not crop.windows:
+        return apply_window(image, window_of_hu(crop))
+    return (np.clip(image.astype(np.float32), 0, 1) * 255).astype(np.uint8)
+
+
+def _mask_on(crop: Crop, index: int) -> NDArray[np.bool_] | None:
+    """Give the pixels of the lesion on a slice; None where the crop has no mask of it."""
+    if crop.mask is None or crop.lesion.mask_label is None:
+        return None
+    mask: NDArray[np.bool_] = crop.mask[index] == crop.lesion.mask_label
+    return mask
 
 
 def _mask_of_key_slice(catalog: Catalog, crop: Crop) -> NDArray[np.bool_] | None:

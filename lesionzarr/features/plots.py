@@ -17,13 +17,14 @@ SPIDER, WATERFALL = "spider", "waterfall"
 KINDS = (SPIDER, WATERFALL)
 
 COLOURS = {
-    "CR": "#1a7f37",
-    "PR": "#7fc98b",
-    "SD": "#bf8700",
-    "Non-CR/Non-PD": "#bf8700",
-    "PD": "#cf222e",
+    "CR": "#332288",
+    "PR": "#88ccee",
+    "SD": "#ddcc77",
+    "Non-CR/Non-PD": "#ddcc77",
+    "PD": "#882255",
     "NE": "#8c959f",
 }
+"""From the scheme "muted" of Paul Tol, Colour Schemes, SRON/EPS/TN/09-002, made for colour-blind people too."""
 NO_RESPONSE = "#57606a"
 RANK = ("CR", "PR", "SD", "Non-CR/Non-PD", "PD", "NE")
 """From the best response to the worst."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lesionzarr._lazy import cached_property
+from lesionzarr._shown import ShownBatch, ShownCrop
 from lesionzarr.geometry import Box
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
-class Crop:
+class Crop(ShownCrop):
     """Windowed voxels round a lesion."""
 
     image: NDArray[Any] = field(repr=False)
@@ -98,7 +99,7 @@ class ContextStack(Crop):
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class Batch(ShownBatch):
     """Several crops or stacks of one shape."""
 
     image: NDArray[Any] = field(repr=False)

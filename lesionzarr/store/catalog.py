@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lesionzarr._lazy import cached_property
+from lesionzarr._shown import ShownCatalog
 from lesionzarr.errors import IntegrityError, NotFoundError, SettingError, StoreError, not_found
 from lesionzarr.geometry import Grid
 from lesionzarr.lesion import Lesion
@@ -61,7 +62,7 @@ class Stored:
 
 
 @dataclass(frozen=True, eq=False)
-class Catalog:
+class Catalog(ShownCatalog):
     """An opened store: its volumes and lesions, and no pixels."""
 
     location: Location = field(repr=False)

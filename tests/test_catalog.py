@@ -13,6 +13,7 @@ import sys
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import servers
 from proxy import Faults
 from servers import Static
 
@@ -310,6 +311,20 @@ def test_a_store_of_the_first_versions_is_opened_verified_copied_and_indexed(few
     assert main(["index", str(store)]) == 0
     assert layout.VOLUMES_TABLE not in tables(Folder(store))
     assert "new" in types(store)
+
+
+def test_a_store_of_the_first_versions_is_read_where_what_is_absent_is_forbidden(few, tmp_path):
+    class Denying(servers._Handler):
+        """As a bucket whose objects may be read, and not listed."""
+
+        def _answer(self, status, *rest):
+            super()._answer(403 if status == 404 else status, *rest)
+
+    make_old(shutil.copytree(few, tmp_path / "old.zarr"))
+    with Static(tmp_path) as host:
+        host._server.RequestHandlerClass = Denying
+        opened = lesionzarr.open(f"{host.endpoint}/old.zarr")
+    pd.testing.assert_frame_equal(opened.lesions, lesionzarr.open(few).lesions)
 
 
 @pytest.mark.parametrize(

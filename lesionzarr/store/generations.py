@@ -113,7 +113,13 @@ def read_pointer(location: Location) -> Pointer:
         return Pointer(location.read(layout.CATALOG_FILE))
 
     def get(store: Any) -> Pointer:
-        found = store.get(layout.CATALOG_FILE)
+        from obstore.exceptions import PermissionDeniedError
+
+        try:
+            found = store.get(layout.CATALOG_FILE)
+        except PermissionDeniedError:
+            # where objects may not be listed, it is not told that one is absent
+            return Pointer(None)
         return Pointer(bytes(found.bytes()), found.meta["e_tag"])
 
     with suppress(*ABSENT):

@@ -24,8 +24,8 @@ from _network import network, upload
 
 import lesionzarr
 from lesionzarr.samples import deeplesion
-from lesionzarr.store import layout
 from lesionzarr.store.index import LESIONS, VOLUMES
+from lesionzarr.store.generations import read_generation
 from lesionzarr.store.location import open_location
 from lesionzarr.store.tables import read_table, write_frame
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 OPEN = """
 import json, re, sys, time
 import lesionzarr
+from lesionzarr.store.generations import read_generation
 from lesionzarr.store.location import open_location
 url, options, first = json.loads(sys.argv[1])
 def held(name):
@@ -70,7 +71,7 @@ def main() -> None:
         source = deeplesion(Path(name) / "source", lesions=8, image_size=128, slices=9)
         lesionzarr.convert("deeplesion", source, store)
         first = _grow(store, arguments.volumes, arguments.lesions)
-        sizes = [(store / key).stat().st_size / 1e6 for key in (layout.VOLUMES_TABLE, layout.LESIONS_TABLE)]
+        sizes = [(store / key).stat().st_size / 1e6 for key in read_generation(open_location(store)).tables]
         print(f"{arguments.volumes} volumes, {sizes[0]:.1f} MB; {arguments.lesions} lesions, {sizes[1]:.1f} MB\n")
         print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
         _print("disk", _measure([str(store), None, first], arguments.repeats))
@@ -84,8 +85,9 @@ def main() -> None:
 def _grow(store: Path, volumes: int, lesions: int) -> str:
     """Give the tables of a store as many rows; give the id of a lesion whose volume is there."""
     location = open_location(store)
-    own = read_table(location, layout.VOLUMES_TABLE, "volume_id").reset_index()
-    marks = read_table(location, layout.LESIONS_TABLE, "lesion_id").reset_index()
+    tables = read_generation(location).tables
+    own = read_table(location, tables[0], "volume_id").reset_index()
+    marks = read_table(location, tables[1], "lesion_id").reset_index()
     rng = np.random.default_rng(0)
     all_volumes = _repeated(own, volumes)
     copies, place = np.divmod(np.arange(volumes), len(own))
@@ -107,8 +109,8 @@ def _grow(store: Path, volumes: int, lesions: int) -> str:
     all_lesions["recist"] = [None if a is None else (a + b).round(3) for a, b in zip(recist, shifts, strict=True)]
     all_lesions["source_row"] = np.arange(lesions)
     all_lesions.iloc[: len(marks)] = marks
-    (store / layout.VOLUMES_TABLE).write_bytes(write_frame(all_volumes, VOLUMES))
-    (store / layout.LESIONS_TABLE).write_bytes(write_frame(all_lesions, LESIONS))
+    (store / tables[0]).write_bytes(write_frame(all_volumes, VOLUMES))
+    (store / tables[1]).write_bytes(write_frame(all_lesions, LESIONS))
     return str(marks["lesion_id"][0])
 
 

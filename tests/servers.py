@@ -289,13 +289,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(405)
 
     def _answer(self, status: int, fields: dict[str, str] | None = None, body: bytes = b"") -> None:
-        fields = fields or {}
-        asked = self.headers.get("Range", "")
-        self.server.static.log.append(Answered(self.command, self.path, asked, status, fields.get("ETag", "")))
+        asked, etag = self.headers.get("Range", ""), (fields or {}).get("ETag", "")
+        self.server.static.log.append(Answered(self.command, self.path, asked, status, etag))
         self.send_response(status)
         # pages of other origins may read it, as the README tells for nginx
         self.send_header("Access-Control-Allow-Origin", "*")
-        for name, value in fields.items():
+        for name, value in (fields or {}).items():
             self.send_header(name, value)
         if status != 304:
             self.send_header("Content-Length", str(len(body)))

@@ -4,7 +4,8 @@ import json
 import shutil
 import struct
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import google_crc32c
 import numcodecs
@@ -316,3 +317,37 @@ def test_a_web_server_is_not_written_to(stores, tmp_path):
         ):
             with pytest.raises(StoreError, match=message):
                 write()
+
+
+def test_azure_which_knows_no_last_bytes_is_asked_for_the_length_first(tmp_path):
+    folder = tmp_path / "container" / "store.zarr"
+    folder.mkdir(parents=True)
+    (folder / "full").write_bytes(b"0123456789")
+    (folder / "empty").write_bytes(b"")
+    with Static(tmp_path) as host:
+        options = {"endpoint": host.endpoint, "account_name": "anybody", "anonymous": True}
+        location = open_location("az://container/store.zarr", options)
+        found = {key: location.open_tail(key, 4) for key in ("full", "empty", "nothing")}
+        assert [answered.method for answered in host.log] == ["HEAD", "GET", "HEAD", "HEAD"]
+    assert (found["full"][0].size, found["full"][1]) == (10, b"6789")
+    assert (found["empty"][0].size, found["empty"][1]) == (0, b"")
+    assert found["nothing"] is None
+
+
+def test_the_web_server_of_python_sends_whole_files_and_that_is_told(stores, expected):
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format, *args):  # noqa: A002 - named by its base class
+            """Keep the tests' stderr to the tests."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=stores)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        reader = reader_of(f"http://127.0.0.1:{server.server_address[1]}/portable")
+        message = (
+            r"^portable/volumes/.*: the server sends whole files only; serve the store by one that knows byte ranges"
+        )
+        with pytest.raises(StoreError, match=message) as caught:
+            reader.read_batch(expected[0])
+        assert "\n" not in str(caught.value)
+        server.shutdown()
+        thread.join()

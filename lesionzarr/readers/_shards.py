@@ -210,10 +210,13 @@ class Shards:
     def _open_checked(self, shard: Shard, *, is_fresh: bool = False) -> OpenShard:
         """Open a shard that is not as it was known; StoreError where its volume is another one."""
         try:
-            return self._open_anew(shard, is_fresh=is_fresh)
-        finally:
-            # afterwards, since a writer deletes the group of a volume before it writes the shards
+            opened = self._open_anew(shard, is_fresh=is_fresh)
+        except ShardError:
             check_unchanged(self._location, shard.volume_id, shard.array)
+            raise
+        # afterwards, since a writer deletes the group of a volume before it writes the shards
+        check_unchanged(self._location, shard.volume_id, shard.array)
+        return opened
 
     def _open_anew(self, shard: Shard, *, is_fresh: bool = False) -> OpenShard:
         array = shard.array

@@ -43,7 +43,7 @@ def check_unchanged(location: Location, volume_id: str, array: ArrayLayout) -> N
     own = read_attributes(location, volume)
     if own is None:
         raise StoreError(f"{location.name}: volume {volume} is gone or is being written anew; open the store again")
-    checksum = own["provenance"].get("mask" if array.name == layout.MASK_ARRAY else "voxels")
+    checksum = own.get("provenance", {}).get("mask" if array.name == layout.MASK_ARRAY else "voxels")
     if checksum is not None and checksum != array.version.partition(" ")[0]:
         raise StoreError(f"{location.name}: volume {volume} was written anew with other voxels; open the store again")
 
@@ -63,8 +63,9 @@ def _is_alike(metadata: dict[str, Any], array: ArrayLayout) -> bool:
         found = parse_layout(metadata, array.name)
     except (KeyError, IndexError, TypeError, ValueError):
         return True
-    for _ in range(array.merged_axes if found else 0):
-        found = found.merge_first_axes() if found else None
+    if found is None:
+        return False
+    for _ in range(array.merged_axes):
+        found = found.merge_first_axes()
     # how much of a chunk is decoded at once its own header tells
-    known = replace(array, objects=(), version="", block_bytes=0)
-    return found is not None and replace(found, block_bytes=0) == known
+    return replace(found, block_bytes=0) == replace(array, objects=(), version="", block_bytes=0)

@@ -24,8 +24,8 @@ from _network import network, upload
 
 import lesionzarr
 from lesionzarr.samples import deeplesion
-from lesionzarr.store.index import LESIONS, VOLUMES
 from lesionzarr.store.generations import read_generation
+from lesionzarr.store.index import LESIONS, VOLUMES
 from lesionzarr.store.location import open_location
 from lesionzarr.store.tables import read_table, write_frame
 

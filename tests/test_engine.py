@@ -885,6 +885,12 @@ def test_a_zstd_frame_need_not_say_how_long_it_is(size, tmp_path):
             read_whole(Folder(tmp_path), array)
 
 
+def test_a_zstd_frame_that_says_it_is_longer_than_any_memory_is_damaged(tmp_path):
+    array = one_chunk(tmp_path, [zstandard()], b"(\xb5/\xfd\xc0\x00M\x00\x00\x10\x00\x00\x01\x00C\n`\x01")
+    with pytest.raises(IntegrityError, match=r"a chunk says that it is too long|Zstd"):
+        read_whole(Folder(tmp_path), array)
+
+
 def test_a_blosc_header_is_not_believed(tmp_path):
     good = bytearray(numcodecs.Blosc("lz4", 5, 1, 0).encode(np.arange(100, dtype=np.int16)))
     array = one_chunk(tmp_path, [blosc()], good)

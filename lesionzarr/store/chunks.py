@@ -193,8 +193,9 @@ class ChunkDecoder:
         for number, (chunk, place, end) in enumerate(zip(chunks, places.tolist(), ends, strict=True)):
             try:
                 self._decode_whole(self._buffer[place:end], chunk)
-            except (RuntimeError, ValueError) as error:
-                raise DamagedChunkError(str(error), number) from error
+            except (MemoryError, RuntimeError, ValueError) as error:
+                # a frame of zstd may say that it holds more than any memory does
+                raise DamagedChunkError(str(error) or "a chunk says that it is too long", number) from error
         return [(chunk.view(self._dtype).reshape(self._shape), 0) for chunk in chunks]
 
     def _decode_whole(self, stored: NDArray[np.uint8], chunk: NDArray[np.uint8]) -> None:

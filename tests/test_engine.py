@@ -291,6 +291,7 @@ def with_array(store, path, metadata, voxels):
     catalog = lesionzarr.open(path)
     rows = catalog.volumes.copy()
     rows.loc[first, ["slices", "rows", "columns"]] = voxels.shape
+    rows["array"] = rows["array"].astype(object)
     rows.loc[first, "array"] = json.dumps(metadata)
     return dataclasses.replace(catalog, volumes=rows), first
 

@@ -418,7 +418,7 @@ MOMENTS = {
 
 
 @posix
-@pytest.mark.parametrize(("moment", "workers"), zip(MOMENTS, (2, 1, 2, 1, 2), strict=True))
+@pytest.mark.parametrize(("moment", "workers"), list(zip(MOMENTS, (2, 1, 2, 1, 2), strict=True)))
 def test_a_conversion_killed_at_any_moment_goes_on_to_the_same_bytes(
     many, many_store, whole, tmp_path, workers, moment
 ):

@@ -605,11 +605,11 @@ def test_an_unknown_set_is_told_with_those_that_there_are(store, capsys):
 # --- map_lesions ---
 
 
-def mean_and_most(batch):
-    return {"mean": batch.image.mean(axis=(1, 2, 3, 4)), "most": batch.image.max(axis=(1, 2, 3, 4))}
-
-
 def test_a_function_is_run_over_crops_with_any_number_of_workers(store, two_workers, tmp_path):
+    # here, since workers cannot import the modules of tests
+    def mean_and_most(batch):
+        return {"mean": batch.image.mean(axis=(1, 2, 3, 4)), "most": batch.image.max(axis=(1, 2, 3, 4))}
+
     catalog = lesionzarr.open(store)
     crops = lesionzarr.CropReader(catalog, size=(1, 16, 16))
     found = lesionzarr.map_lesions(crops, catalog.lesions, mean_and_most)

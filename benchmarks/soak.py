@@ -6,8 +6,8 @@ Reads a store in a bucket (SeaweedFS) through a line on which a part of all requ
 refused, cut off or stalled. Readers are threads of one process, which do at random what users do: single crops,
 batches, stacks, explanations, epochs that they leave before the end, stores opened anew, with and without caches. Every
 image is compared with that from the disk. Prints what the process holds, and ends with 1 if something was wrong: an
-image, an error, or more memory, handles or threads in the last quarter of the time than in the one before: in the first half
-threads, connections and heaps still come into being.
+image, an error, or more memory, handles or threads in the last quarter of the time than in the one before, since in the
+first half threads, connections and heaps still come into being.
 """
 
 from __future__ import annotations

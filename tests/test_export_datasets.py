@@ -140,6 +140,19 @@ def test_nnunet_of_recist_axes_ignores_slices_on_which_nobody_drew(run, sample_s
     }
 
 
+def test_nnunet_ignores_known_lesions_that_were_not_chosen(run, sample_store, tmp_path):
+    catalog = lesionzarr.open(sample_store)
+    rows = catalog.lesions.groupby(["volume_id", "key_z"]).filter(lambda rows: len(rows) > 1)
+    chosen, other = catalog.find_lesions(list(rows.index[:2]))
+    assert (chosen.volume_id, chosen.key_z) == (other.volume_id, other.key_z)
+    run("nnunet", sample_store, chosen.lesion_id, "-o", tmp_path, "--pseudo-masks")
+    (path,) = tmp_path.glob("*/labels*/*.nii.gz")
+    plane = np.asarray(nibabel.load(path).dataobj).T[chosen.key_z]
+    expected = 2 * pseudo_mask(other.mark, plane.shape).astype(np.uint8)
+    expected[pseudo_mask(chosen.mark, plane.shape)] = 1
+    np.testing.assert_array_equal(plane, expected)
+
+
 def test_nnunet_lists_volumes_that_have_no_mask(run, sample_store, lung, tmp_path):
     code, told, _ = run("nnunet", sample_store, "-o", tmp_path)
     assert (code, told["written"]) == (1, [])

@@ -225,8 +225,39 @@ def test_options_of_the_line_reach_web_servers_from_the_environment(monkeypatch)
     common = {"timeout_s": 7, "region": "x", "client_options": {"user_agent": "me"}, "access_key_id": "a"}
     monkeypatch.setenv(VARIABLE, json.dumps(common))
     location = open_location("https://host/a.zarr", {"retries": 3})
-    assert location.options == {"timeout_s": 7, "client_options": {"user_agent": "me"}, "retries": 3}
-    arguments = obstore_arguments("https", location.options)
+    assert location.merged == {"timeout_s": 7, "client_options": {"user_agent": "me"}, "retries": 3}
+    arguments = obstore_arguments("https", location.merged)
     assert arguments["client_options"]["read_timeout"] == timedelta(seconds=7)
     assert arguments["client_options"]["user_agent"] == "me"
-    assert open_location("s3://b/a").options == common
+    assert open_location("s3://b/a").merged == common
+
+
+def test_secrets_of_the_environment_stay_in_it(monkeypatch):
+    common = {"region": "us-east-1", "access_key_id": "mykey", "client_options": {"user_agent": "lab"}}
+    monkeypatch.setenv("LESIONZARR_STORAGE_OPTIONS", json.dumps({**common, "secret_access_key": "hidden"}))
+    there = pickle.dumps(open_location("s3://lab/a.zarr", {"client_options": {"allow_http": False}}))
+    assert b"hidden" not in there
+    assert b"mykey" not in there
+    # a worker has its own
+    monkeypatch.setenv("LESIONZARR_STORAGE_OPTIONS", json.dumps({**common, "secret_access_key": "its own"}))
+    merged = pickle.loads(there).merged  # noqa: S301 - made above
+    client = {"user_agent": "lab", "allow_http": False}
+    assert merged == {**common, "secret_access_key": "its own", "client_options": client}
+    # what a call gives goes with it
+    assert b"given" in pickle.dumps(open_location("s3://lab/a.zarr", {"secret_access_key": "given"}))
+
+
+@pytest.mark.parametrize("value", ["no", "False", 0, 1])
+def test_a_flag_that_is_neither_true_nor_false_is_told(value):
+    with pytest.raises(SettingError, match=r"path_style=.*: true or false is needed"):
+        obstore_arguments("s3", {"path_style": value})
+
+
+def test_numbers_of_json_reach_obstore_as_text():
+    assert obstore_arguments("s3", {"access_key_id": 12345})["access_key_id"] == "12345"
+
+
+def test_storage_options_that_would_be_lost_are_told(tmp_path, capsys):
+    command = ["convert", "deeplesion", "s3://lab/source", str(tmp_path / "s.zarr"), "--storage-option", "region=x"]
+    assert main(command) == 2
+    assert "which is a folder" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lesionzarr.errors import SettingError
 from lesionzarr.store._options import parse_option
 from lesionzarr.store.catalog import Catalog, open_catalog
 from lesionzarr.store.location import is_url
@@ -61,10 +62,13 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 def storage_options(arguments: argparse.Namespace, url: str) -> dict[str, Any] | None:
     """Give the storage options of a command for one of its stores; None where there are none."""
-    named = [getattr(arguments, name, None) for name in ("store", "source", "destination")]
-    if not is_url(url) and any(name is not None and is_url(name) for name in named):
-        # they are meant for the other one
-        return None
+    if not is_url(url) and arguments.options:
+        stores = [getattr(arguments, name, None) for name in ("store", "destination")]
+        if any(name is not None and is_url(name) for name in stores):
+            # they are meant for the other one
+            return None
+        if getattr(arguments, "source", None) is not None and is_url(arguments.source):
+            raise SettingError(f"--storage-option is of the store, which is a folder ({url}); --source-option is meant")
     return dict(arguments.options) or None
 
 

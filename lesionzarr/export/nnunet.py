@@ -129,37 +129,46 @@ def _labels(
         return table[mask], failed
     if not pseudo_masks:
         raise SettingError("its volume has no mask; --pseudo-masks makes one from RECIST axes")
-    labels = np.full(grid.shape, len(names) + 1, np.uint8)
-    placed = [(lesion, value) for lesion, value in zip(lesions, values, strict=True) if lesion.key_z is not None]
-    for lesion, _ in placed:
-        labels[lesion.key_z] = 0
-    for lesion, value in zip(lesions, values, strict=True):
+    return _pseudo_labels(catalog, volume_id, lesions, values, ignore=len(names) + 1)
+
+
+def _pseudo_labels(
+    catalog: Catalog, volume_id: str, lesions: Sequence[Lesion], values: Sequence[int], *, ignore: int
+) -> tuple[NDArray[np.uint8], list[Issue]]:
+    """Draw lesions on their key slices; everything else that may be lesion is `ignore`."""
+    labels = np.full(catalog.grid(volume_id).shape, ignore, np.uint8)
+    labels[[lesion.key_z for lesion in lesions if lesion.key_z is not None]] = 0
+    chosen = {lesion.lesion_id for lesion in lesions}
+    own = catalog.lesions.index[catalog.lesions["volume_id"] == volume_id]
+    others = catalog.find_lesions([name for name in own if name not in chosen])
+    ellipses: list[tuple[int, NDArray[np.bool_], int]] = []
+    failed = []
+    for lesion, value in [*((other, ignore) for other in others), *zip(lesions, values, strict=True)]:
         try:
-            _draw(labels, lesion, value, len(names) + 1)
+            ellipses.append((*_ellipse(labels, lesion), value))
         except GeometryError as error:
-            failed.append(lesion_issue(lesion, error))
+            _fill_box(labels, lesion, ignore)
+            if lesion.lesion_id in chosen:
+                failed.append(lesion_issue(lesion, error))
+    # after the boxes, which must not cover them
+    for z, inside, value in ellipses:
+        labels[z][inside] = value
     return labels, failed
 
 
-def _draw(labels: NDArray[np.uint8], lesion: Lesion, value: int, ignore: int) -> None:
-    """Fill the ellipse of a lesion; its box with `ignore` where it has none, and GeometryError."""
+def _ellipse(labels: NDArray[np.uint8], lesion: Lesion) -> tuple[int, NDArray[np.bool_]]:
+    """Give the key slice of a lesion, and its pixels there."""
     if lesion.key_z is None:
         raise GeometryError("its key slice is not in the store, so it has no pseudo-mask")
-    plane = labels[lesion.key_z]
     if lesion.mark is None:
-        _fill_box(plane, lesion, ignore)
         raise GeometryError("it has no RECIST axes, so it has no pseudo-mask")
-    try:
-        plane[pseudo_mask(lesion.mark, (plane.shape[0], plane.shape[1]))] = value
-    except GeometryError:
-        _fill_box(plane, lesion, ignore)
-        raise
+    return lesion.key_z, pseudo_mask(lesion.mark, (labels.shape[1], labels.shape[2]))
 
 
-def _fill_box(plane: NDArray[np.uint8], lesion: Lesion, value: int) -> None:
-    if box := lesion.box:
+def _fill_box(labels: NDArray[np.uint8], lesion: Lesion, value: int) -> None:
+    if lesion.key_z is not None and (box := lesion.box):
         rows = slice(max(math.floor(box.y0), 0), max(math.ceil(box.y1) + 1, 0))
-        plane[rows, max(math.floor(box.x0), 0) : max(math.ceil(box.x1) + 1, 0)] = value
+        labels[lesion.key_z, rows, max(math.floor(box.x0), 0) : max(math.ceil(box.x1) + 1, 0)] = value
 
 
 def _write(catalog: Catalog, volume_id: str, labels: NDArray[np.uint8], root: Path, part: str) -> list[Path]:

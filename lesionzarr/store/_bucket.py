@@ -13,9 +13,10 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lesionzarr._lazy import cached_property
 from lesionzarr.errors import MissingExtraError, SettingError, StoreError
 from lesionzarr.store._blob import EPOCH, PAST_END, BucketBlob, is_past_end, stamp_of
-from lesionzarr.store._options import obstore_arguments, patience_s
+from lesionzarr.store._options import merge_options, obstore_arguments, patience_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -248,6 +249,15 @@ class Bucket:
             yield from page
             last = page[-1]["path"] if page else last
 
+    @cached_property
+    def merged(self) -> dict[str, Any]:
+        """Its options, and those of the environment of this process."""
+        return merge_options(self.url.partition("://")[0], self.options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # secrets of the environment stay in it: each worker has its own
+        return {name: value for name, value in self.__dict__.items() if name != "merged"}
+
     def reached(self) -> Bucket:
         """Give the same location, known to answer: an outage is then waited for."""
         return replace(self, answered=True)
@@ -268,7 +278,7 @@ class Bucket:
         that has not answered yet.
         """
         answered = self.answered or self in _ANSWERED
-        deadline = time.monotonic() + patience_s(self.options, reached=answered)
+        deadline = time.monotonic() + patience_s(self.merged, reached=answered)
         wait = FIRST_WAIT_S
         while True:
             try:
@@ -295,7 +305,7 @@ class Bucket:
             # its threads do not survive a fork, and every call would wait for them
             raise StoreError(f"{self.name}: read before this process was forked; start workers by spawn or forkserver")
         try:
-            yield _client(self.url, _Frozen({**self.options, **_once(self.options)} if once else self.options))
+            yield _client(self.url, _Frozen({**self.merged, **_once(self.merged)} if once else self.merged))
         except ABSENT as error:
             if "NoSuchBucket" in str(error):
                 raise StoreError(f"{self.url}: {FAULTS['NoSuchBucket']}") from error

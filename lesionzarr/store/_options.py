@@ -30,7 +30,10 @@ FIRST_PATIENCE_S = 5.0
 """The same for a service that has not answered yet: a wrong URL must not take a minute to be told."""
 
 CLIENT = {"timeout_s", "connect_timeout_s", "retries", "patience_s"}
-TYPED = CLIENT | {"anonymous", "path_style", "client_options", "retry_config"}
+FLAGS = {"anonymous", "path_style"}
+NESTED = {"client_options", "retry_config"}
+"""Options that obstore takes as dictionaries."""
+TYPED = CLIENT | FLAGS | NESTED
 """Options that are no text."""
 PLAIN = {"http", "https", "file", "memory"}
 """Schemes of stores that know no account."""
@@ -51,13 +54,14 @@ def merge_options(scheme: str, options: Mapping[str, Any] | None) -> dict[str, A
         raise SettingError(f"{VARIABLE}: not JSON ({error})") from error
     if not isinstance(common, dict):
         raise SettingError(f'{VARIABLE}: not a JSON object such as {{"region": "eu-central-1"}}')
-    return {**(of_client(common) if scheme in PLAIN else common), **(options or {})}
+    given, common = options or {}, of_client(common) if scheme in PLAIN else common
+    both = [name for name in NESTED if name in given and name in common]
+    return {**common, **given, **{name: {**common[name], **given[name]} for name in both}}
 
 
 def of_client(options: Mapping[str, Any]) -> dict[str, Any]:
     """Choose the options of the line to a service, which are no account's."""
-    names = CLIENT | {"client_options", "retry_config"}
-    return {name: value for name, value in options.items() if name in names}
+    return {name: value for name, value in options.items() if name in CLIENT | NESTED}
 
 
 def obstore_arguments(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,9 +82,9 @@ def obstore_arguments(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]
     MissingExtraError
         ``profile`` without boto3.
     SettingError
-        A number of retries or seconds that is none.
+        A number of retries or seconds that is none, or another word than true or false.
     """
-    rest = {name: value for name, value in options.items() if name not in CLIENT}
+    rest = {name: _plain(name, value) for name, value in options.items() if name not in CLIENT}
     client = {
         # plain HTTP is what the user wrote into the URL or the endpoint
         "allow_http": True,
@@ -130,6 +134,13 @@ def parse_option(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Check a flag; give a number as the text that obstore takes."""
+    if name in FLAGS and not isinstance(value, bool):
+        raise SettingError(f"storage option {name}={value!r}: true or false is needed")
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 def _number(options: Mapping[str, Any], name: str, default: float) -> float:

@@ -62,7 +62,7 @@ class SignedObject:
     def _ask(self, key: str, action: Callable[[Any], T]) -> T | None:
         with suppress(*ABSENT), _unsigned():
             # not by the client of the bucket, which would sign requests itself, and drops the query
-            return self.bucket.ask(key, lambda _: action(_client(self.url, self.query, _Frozen(self.bucket.options))))
+            return self.bucket.ask(key, lambda _: action(_client(self.url, self.query, _Frozen(self.bucket.merged))))
         return None
 
 

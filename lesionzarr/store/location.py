@@ -16,7 +16,6 @@ from urllib.parse import unquote
 from lesionzarr.errors import SettingError
 from lesionzarr.store._bucket import Bucket
 from lesionzarr.store._folder import Folder
-from lesionzarr.store._options import merge_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,13 +105,16 @@ class Address(NamedTuple):
 
     def bucket(self, options: Mapping[str, Any] | None) -> Bucket:
         """Give the place, with options for its object store."""
-        merged = merge_options(self.url.partition("://")[0], options)
+        own = dict(options or {})
         if self.user:
-            client = merged.get("client_options", {})
+            client = own.get("client_options", {})
             basic = f"Basic {base64.b64encode(unquote(self.user).encode()).decode()}"
             headers = {"authorization": basic, **client.get("default_headers", {})}
-            merged["client_options"] = {**client, "default_headers": headers}
-        return Bucket(self.url, merged)
+            own["client_options"] = {**client, "default_headers": headers}
+        bucket = Bucket(self.url, own)
+        # what is wrong with the environment is told at once
+        _ = bucket.merged
+        return bucket
 
     @property
     def parent(self) -> tuple[Address, str]:

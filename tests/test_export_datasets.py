@@ -243,9 +243,11 @@ def test_a_lesion_without_position_is_listed_and_the_others_are_in_the_table(run
 
 @pytest.mark.parametrize("url", [None, "https://example.org/sets/deeplesion.zarr"])
 def test_croissant_names_the_tables_and_every_column_of_them(run, sample_store, tmp_path, url):
-    options = [] if url is None else ["--url", url]
-    assert run("croissant", sample_store, "-o", tmp_path / "croissant.json", *options)[0] == 0
-    found = json.loads((tmp_path / "croissant.json").read_text())
+    if url is None:
+        _, found, _ = run("croissant", sample_store)
+    else:
+        assert run("croissant", sample_store, "-o", tmp_path / "croissant.json", "--url", url)[0] == 0
+        found = json.loads((tmp_path / "croissant.json").read_text())
     catalog = lesionzarr.open(sample_store)
     assert found["conformsTo"] == "http://mlcommons.org/croissant/1.0"
     assert (found["name"], found["citeAs"]) == ("DeepLesion", catalog.info["citation"])
@@ -257,6 +259,22 @@ def test_croissant_names_the_tables_and_every_column_of_them(run, sample_store, 
     for records, key in zip(found["recordSet"], (lesions, volumes), strict=True):
         columns = [field["source"]["extract"]["column"] for field in records["field"]]
         assert columns == pq.read_schema(sample_store / key).names
+
+
+def test_croissant_outside_of_the_store_needs_its_url(run, sample_store, tmp_path):
+    code, _, error = run("croissant", sample_store, "-o", tmp_path / "croissant.json")
+    assert code == 2
+    assert "name --url" in error
+    assert not (tmp_path / "croissant.json").exists()
+
+
+def test_a_lesion_stands_for_its_volume(run, sample_store, tmp_path):
+    lesions = lesionzarr.open(sample_store).lesions
+    chosen = lesions.index[lesions["volume_id"] == lesions["volume_id"].iloc[0]]
+    code, told, _ = run("nifti", sample_store, *chosen, "-o", tmp_path, "--convention", "dl-save-nifti")
+    assert code == 0
+    assert len(told["written"]) == 1
+    assert lesions["volume_id"].iloc[0] in told["written"][0]
 
 
 def test_croissant_inside_of_a_store_belongs_to_it(run, sample_store, capsys):

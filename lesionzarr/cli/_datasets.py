@@ -107,6 +107,9 @@ def _add_croissant(formats: Any) -> None:
 
 
 def _croissant(arguments: argparse.Namespace) -> int:
+    output = arguments.output
+    if output is not None and not arguments.url and output.resolve().parent != Path(arguments.store).resolve():
+        raise SettingError(f"{output}: outside of the store its names lead nowhere; write it into that, or name --url")
     text = to_json(croissant(open_store(arguments), arguments.url))
     if arguments.output is None:
         print(text)

@@ -40,7 +40,7 @@ def add_export(commands: Any) -> None:
     text = "write volumes as NIfTI, with their masks and labels on the same grid"
     parser = add_command(formats, "nifti", _export_nifti, text)
     add_store(parser)
-    parser.add_argument("volumes", nargs="*", metavar="VOLUME", help="volume ids; none for all")
+    parser.add_argument("volumes", nargs="*", metavar="ID", help="of volumes, or of lesions in them; none for all")
     parser.add_argument("--query", metavar="TEXT", help="pandas query of lesions: the volumes that these lie in")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument(
@@ -98,15 +98,17 @@ def _export_nifti(arguments: argparse.Namespace) -> int:
 
 def _chosen_volumes(catalog: Catalog, arguments: argparse.Namespace) -> list[str]:
     if arguments.volumes and arguments.query:
-        raise SettingError("volume ids and --query: give one of the two")
+        raise SettingError("ids and --query: give one of the two")
     if arguments.query:
         ids = list(dict.fromkeys(choose(catalog, arguments.query)["volume_id"]))
         if not ids:
             raise SettingError(f"--query {arguments.query}: no lesion is like that")
         return ids
-    for volume_id in arguments.volumes:
+    of_lesions = catalog.lesions["volume_id"]
+    ids = [of_lesions.get(name, name) for name in arguments.volumes]
+    for volume_id in ids:
         catalog.grid(volume_id)
-    return arguments.volumes or list(catalog.volumes.index)
+    return list(dict.fromkeys(ids)) or list(catalog.volumes.index)
 
 
 def add_metadata(commands: Any) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import distributed
 import numpy as np
@@ -514,6 +515,24 @@ def test_a_run_that_was_killed_is_gone_on_with_and_ends_in_the_same_table(store,
     assert not half.exists()
 
 
+@pytest.mark.parametrize("rest", [0, 8, 0.5])
+def test_a_file_that_was_cut_off_is_made_again(store, table, tmp_path, rest):
+    folder = tmp_path / "features.parquet"
+    chosen = {"sets": IBSI_SETS, "region": "ellipse", "output": folder}
+    lesionzarr.extract_features(lesionzarr.open(store), **chosen)
+    before = files(folder)
+    cut = folder / "split=train" / "part-00000.parquet"
+    content = cut.read_bytes()
+    cut.write_bytes(content[: int(rest * len(content)) if isinstance(rest, float) else rest])
+    found = lesionzarr.extract_features(lesionzarr.open(store), **chosen)
+    pd.testing.assert_frame_equal(found, table, check_exact=True)
+    assert {name for name, when in files(folder).items() if when != before[name]} == {"split=train/part-00000.parquet"}
+    # of a plan that has no such file it is not ours to replace
+    (folder / "split=train" / "part-00099.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SettingError, match=r"part-00099.parquet: no Parquet file .*; delete it"):
+        lesionzarr.extract_features(lesionzarr.open(store), **chosen)
+
+
 def test_the_dataset_is_read_by_split(store, table, tmp_path):
     folder = tmp_path / "features.parquet"
     assert main(["features", str(store), "--set", "firstorder", "--region", "ellipse", "-o", str(folder)]) == 0
@@ -647,3 +666,109 @@ def test_an_error_of_the_function_is_the_callers(store, two_workers, tmp_path):
         lesionzarr.map_lesions(crops, None, fail, output=tmp_path / "mapped.parquet")
     with pytest.raises(ZeroDivisionError):
         lesionzarr.map_lesions(crops, None, fail, scheduler=two_workers)
+
+
+def halves(changed):
+    """A function with a constant tuple, and one that differs in it alone."""
+    if changed:
+        return lambda batch: batch.image.transpose((0, 1, 2, 4, 3)).reshape(len(batch.image), -1)[:, :3]
+    return lambda batch: batch.image.transpose((0, 1, 2, 3, 4)).reshape(len(batch.image), -1)[:, :3]
+
+
+def comprehensions(changed):
+    if changed:
+        return lambda batch: np.array([image.max() for image in batch.image])
+    return lambda batch: np.array([image.min() for image in batch.image])
+
+
+def sets_of_constants(changed):
+    if changed:
+        return lambda batch: np.array([int(image.size in {1, 256}) for image in batch.image])
+    return lambda batch: np.array([int(image.size in {1, 257}) for image in batch.image])
+
+
+def closures(changed):
+    factor = (2, [1.0]) if changed else (2, [3.0])
+
+    def scale(image):
+        return image.mean() * factor[1][0]
+
+    return lambda batch: np.array([scale(image) for image in batch.image])
+
+
+def defaults(changed):
+    def scale(batch, factor=1, *, shift=5 if changed else 6):
+        return batch.image.mean(axis=(1, 2, 3, 4)) * factor + shift
+
+    return scale
+
+
+@pytest.mark.parametrize("make", [halves, comprehensions, sets_of_constants, closures, defaults])
+def test_an_output_of_a_function_that_was_changed_is_refused(store, tmp_path, make):
+    crops = lesionzarr.CropReader(lesionzarr.open(store), size=(1, 16, 16))
+    chosen = {"lesions": crops.catalog.lesions.index[:5], "output": tmp_path / "mapped.parquet"}
+    first = lesionzarr.map_lesions(crops, function=make(changed=False), **chosen)
+    before = files(tmp_path / "mapped.parquet")
+    pd.testing.assert_frame_equal(lesionzarr.map_lesions(crops, function=make(changed=False), **chosen), first)
+    assert files(tmp_path / "mapped.parquet") == before
+    with pytest.raises(SettingError, match="of other lesions or settings"):
+        lesionzarr.map_lesions(crops, function=make(changed=True), **chosen)
+
+
+def test_a_function_that_calls_itself_can_have_an_output(store, tmp_path):
+    def halve(image):
+        return image.max() if image.size < 9 else halve(image.ravel()[::2])
+
+    crops = lesionzarr.CropReader(lesionzarr.open(store), size=(1, 16, 16))
+    for _ in range(2):
+        lesionzarr.map_lesions(
+            crops,
+            crops.catalog.lesions.index[:2],
+            lambda batch: np.array([halve(image) for image in batch.image]),
+            output=tmp_path / "mapped.parquet",
+        )
+
+
+CODE = """
+from lesionzarr.features._code import describe_function
+print(describe_function(lambda name: name in {"liver", "lung", "bone", "kidney", "node"}))
+"""
+
+
+def test_the_code_of_a_function_is_described_alike_in_every_process():
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", CODE], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in "123"
+    }
+    assert len(told) == 1
+
+
+def test_what_has_no_code_of_its_own_needs_a_version_for_an_output(store, tmp_path):
+    class Model:
+        weight = 1.0
+
+        def __call__(self, batch):
+            return batch.image.mean(axis=(1, 2, 3, 4)) * self.weight
+
+    crops = lesionzarr.CropReader(lesionzarr.open(store), size=(1, 16, 16))
+    chosen = {"lesions": crops.catalog.lesions.index[:5], "output": tmp_path / "mapped.parquet"}
+    model = Model()
+    for function in (model, model.__call__, partial(np.mean, axis=(1, 2, 3, 4))):
+        with pytest.raises(SettingError, match=r"no plain function, .*: give version= with output=$"):
+            lesionzarr.map_lesions(crops, function=function, **chosen)
+    lesionzarr.map_lesions(crops, function=model, version="first", **chosen)
+    lesionzarr.map_lesions(crops, function=model, version="first", **chosen)
+    model.weight = 2.0
+    with pytest.raises(SettingError, match="of other lesions or settings"):
+        lesionzarr.map_lesions(crops, function=model, version="second", **chosen)
+    # without an output nothing can be old
+    assert len(lesionzarr.map_lesions(crops, chosen["lesions"], model)) == 5
+
+
+@pytest.mark.parametrize("name", ["split", "fault", "again", "lesion_id"])
+def test_a_column_that_the_table_has_already_is_told(store, name):
+    crops = lesionzarr.CropReader(lesionzarr.open(store), size=(1, 8, 8))
+    with pytest.raises(SettingError, match=f"gave a column '{name}', which the table has already: rename it"):
+        lesionzarr.map_lesions(crops, None, lambda batch: {name: np.zeros(len(batch.image))})

@@ -551,7 +551,7 @@ def test_lesions_without_split_are_in_a_folder_of_their_own(masks, tmp_path):
     assert pd.read_parquet(tmp_path / "features.parquet")["split"].eq("unknown").all()
 
 
-@pytest.mark.parametrize("change", [{"region": "box"}, {"bins": Bins(10.0)}, {"sets": ["shape"]}, {"lesions": 3}])
+@pytest.mark.parametrize("change", [{"region": "box"}, {"bin_size": 10}, {"sets": ["shape"]}, {"lesions": 3}])
 def test_an_output_of_something_else_is_refused(store, tmp_path, change):
     catalog = lesionzarr.open(store)
     folder = tmp_path / "features.parquet"
@@ -560,6 +560,38 @@ def test_an_output_of_something_else_is_refused(store, tmp_path, change):
     lesions = catalog.lesions.index[: change.pop("lesions", 5)]
     with pytest.raises(SettingError, match="is of other lesions or settings; delete the folder or name another"):
         lesionzarr.extract_features(catalog, lesions, **(chosen | change))
+
+
+def test_sets_and_bins_are_given_as_on_the_command_line(store, tmp_path):
+    catalog = lesionzarr.open(store)
+    chosen = {"lesions": catalog.lesions.index[:6], "region": "ellipse"}
+    one = lesionzarr.extract_features(catalog, sets="shape", **chosen)
+    assert set(one.columns) == {"volume_id", "split", "voxels", "slices", *columns(["shape"]), "fault"}
+    arguments = ["features", str(store), "--set", "shape,firstorder", "--region", "ellipse"]
+    for name, value in {"bin_size": np.float32(10), "bin_number": np.int64(32)}.items():
+        found = lesionzarr.extract_features(
+            catalog, sets="shape,firstorder", **chosen, **{name: value}, output=tmp_path / f"{name}.parquet"
+        )
+        path = tmp_path / f"{name}.csv"
+        assert main([*arguments, f"--{name.replace('_', '-')}", str(value), "-o", str(path)]) == 0
+        told = pd.read_csv(path, index_col="lesion_id").loc[found.index]
+        np.testing.assert_allclose(found["ih_entropy"], told["ih_entropy"])
+        assert not np.allclose(found["ih_entropy"], lesionzarr.extract_features(catalog, **chosen)["ih_entropy"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"bin_size": 25, "bin_number": 32}, "bins have either a size in HU or a number"),
+        ({"bin_size": "25"}, "bin_size '25': a number of HU is needed"),
+        ({"bin_size": 0.5}, "bins of 0.5 HU: at least 1 is needed"),
+        ({"bin_number": 32.5}, "bin_number 32.5: a whole number of at least 1 is needed"),
+        ({"bin_number": 5000}, "5000 bins: 2 to 4096 are needed"),
+    ],
+)
+def test_bins_that_mean_nothing_are_told(store, settings, text):
+    with pytest.raises(SettingError, match=text):
+        lesionzarr.extract_features(lesionzarr.open(store), region="ellipse", **settings)
 
 
 def test_damage_costs_the_lesions_in_it_alone_and_is_tried_again(masks, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,9 @@ from hypothesis import strategies as st
 import lesionzarr
 from lesionzarr.cli import main
 from lesionzarr.errors import GeometryError, SettingError
+from lesionzarr.features import firstorder
+from lesionzarr.features import shape as shape_module
+from lesionzarr.features import texture as texture_module
 from lesionzarr.features._bulk import Part, make_bulk
 from lesionzarr.features.discretise import Bins, discretise
 from lesionzarr.features.firstorder import first_order
@@ -125,73 +129,14 @@ def test_the_slices_of_the_phantom_have_the_reference_values_of_two_dimensions()
 
 # --- pyradiomics ---
 
-FIRST_ORDER_THERE = {
-    "stat_mean": "Mean",
-    "stat_var": "Variance",
-    "stat_skew": "Skewness",
-    "stat_median": "Median",
-    "stat_min": "Minimum",
-    "stat_p10": "10Percentile",
-    "stat_p90": "90Percentile",
-    "stat_max": "Maximum",
-    "stat_iqr": "InterquartileRange",
-    "stat_range": "Range",
-    "stat_mad": "MeanAbsoluteDeviation",
-    "stat_rmad": "RobustMeanAbsoluteDeviation",
-    "stat_energy": "Energy",
-    "stat_rms": "RootMeanSquared",
-    "ih_entropy": "Entropy",
-    "ih_uniformity": "Uniformity",
+CLASSES = ("firstorder", "shape", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
+# the tables of the docstrings, and so what they say is what is compared
+THERE = {
+    name: ours.strip()
+    for module in (firstorder, shape_module, texture_module)
+    for name, ours in re.findall(rf"^((?:{'|'.join(CLASSES)})_\w+) +(.+)$", module.__doc__, re.MULTILINE)
 }
-TEXTURE_THERE = {
-    "cm_joint_max": "glcm_MaximumProbability",
-    "cm_joint_avg": "glcm_JointAverage",
-    "cm_joint_var": "glcm_SumSquares",
-    "cm_joint_entr": "glcm_JointEntropy",
-    "cm_diff_avg": "glcm_DifferenceAverage",
-    "cm_diff_var": "glcm_DifferenceVariance",
-    "cm_diff_entr": "glcm_DifferenceEntropy",
-    "cm_sum_entr": "glcm_SumEntropy",
-    "cm_energy": "glcm_JointEnergy",
-    "cm_contrast": "glcm_Contrast",
-    "cm_inv_diff": "glcm_Id",
-    "cm_inv_diff_norm": "glcm_Idn",
-    "cm_inv_diff_mom": "glcm_Idm",
-    "cm_inv_diff_mom_norm": "glcm_Idmn",
-    "cm_inv_var": "glcm_InverseVariance",
-    "cm_corr": "glcm_Correlation",
-    "cm_auto_corr": "glcm_Autocorrelation",
-    "cm_clust_tend": "glcm_ClusterTendency",
-    "cm_clust_shade": "glcm_ClusterShade",
-    "cm_clust_prom": "glcm_ClusterProminence",
-    "cm_info_corr1": "glcm_Imc1",
-    "cm_info_corr2": "glcm_Imc2",
-    "rlm_sre": "glrlm_ShortRunEmphasis",
-    "rlm_lre": "glrlm_LongRunEmphasis",
-    "rlm_srhge": "glrlm_ShortRunHighGrayLevelEmphasis",
-    "rlm_lrlge": "glrlm_LongRunLowGrayLevelEmphasis",
-    "rlm_glnu": "glrlm_GrayLevelNonUniformity",
-    "rlm_rlnu_norm": "glrlm_RunLengthNonUniformityNormalized",
-    "rlm_r_perc": "glrlm_RunPercentage",
-    "rlm_rl_var": "glrlm_RunVariance",
-    "rlm_rl_entr": "glrlm_RunEntropy",
-    "szm_sze": "glszm_SmallAreaEmphasis",
-    "szm_lzhge": "glszm_LargeAreaHighGrayLevelEmphasis",
-    "szm_zsnu": "glszm_SizeZoneNonUniformity",
-    "szm_z_perc": "glszm_ZonePercentage",
-    "szm_gl_var": "glszm_GrayLevelVariance",
-    "szm_zs_entr": "glszm_ZoneEntropy",
-    "ngl_lde": "gldm_SmallDependenceEmphasis",
-    "ngl_hdhge": "gldm_LargeDependenceHighGrayLevelEmphasis",
-    "ngl_dcnu": "gldm_DependenceNonUniformity",
-    "ngl_dc_var": "gldm_DependenceVariance",
-    "ngl_dc_entr": "gldm_DependenceEntropy",
-    "ngt_coarseness": "ngtdm_Coarseness",
-    "ngt_contrast": "ngtdm_Contrast",
-    "ngt_busyness": "ngtdm_Busyness",
-    "ngt_complexity": "ngtdm_Complexity",
-    "ngt_strength": "ngtdm_Strength",
-}
+OF_A_SAMPLE = ", of a sample"
 
 
 @pytest.fixture(scope="module")
@@ -213,10 +158,14 @@ def theirs(part, classes):
     extractor.disableAllFeatures()
     for name in classes:
         # pyradiomics leaves out what other features say too unless it is named
-        own = sorted({there.partition("_")[2] for there in TEXTURE_THERE.values() if there.startswith(f"{name}_")})
+        own = [there.partition("_")[2] for there, ours in THERE.items() if there.startswith(f"{name}_") and ours != "-"]
         extractor.enableFeaturesByName(**{name: own})
     found = extractor.execute(*images)
-    return {key.removeprefix("original_"): float(v) for key, v in found.items() if key.startswith("original_")}
+    values = {key.removeprefix("original_"): float(v) for key, v in found.items() if key.startswith("original_")}
+    assert values.keys() == {
+        there for there, ours in THERE.items() if there.partition("_")[0] in classes and ours != "-"
+    }
+    return values
 
 
 @pytest.fixture(scope="module")
@@ -240,37 +189,35 @@ def real_parts(real_store):
     return parts
 
 
+def test_the_tables_of_names_have_every_feature_of_pyradiomics(radiomics):
+    classes = radiomics.getFeatureClasses()
+    for name in CLASSES:
+        theirs = {f"{name}_{one}" for one, deprecated in classes[name].getFeatureNames().items() if not deprecated}
+        assert theirs <= THERE.keys()
+    assert {ours.removesuffix(" + 3").removesuffix(OF_A_SAMPLE) for ours in THERE.values()} - {"-"} <= {
+        *columns(IBSI_SETS)
+    }
+    assert len(THERE) == 18 + 17 + 75
+
+
 def test_first_order_and_texture_equal_pyradiomics_on_real_slices(radiomics, real_parts):
     found = measure(real_parts)
     for number, part in enumerate(real_parts):
-        other = theirs(part, ["firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm"])
-        for name, there in {n: f"firstorder_{t}" for n, t in FIRST_ORDER_THERE.items()}.items() | TEXTURE_THERE.items():
-            assert found[name][number] == pytest.approx(other[there], rel=1e-9, abs=1e-12), (number, name)
-        # pyradiomics does not take 3 away
-        assert found["stat_kurt"][number] == pytest.approx(other["firstorder_Kurtosis"] - 3, rel=1e-9)
+        for there, value in theirs(part, [name for name in CLASSES if name != "shape"]).items():
+            name, _, more = THERE[there].partition(" + ")
+            ours = found[name][number] + float(more or 0)
+            assert ours == pytest.approx(value, rel=1e-9, abs=1e-12), (number, name)
 
 
 def test_the_shape_of_solids_equals_pyradiomics(radiomics, real_parts):
-    there = {
-        "morph_volume": "MeshVolume",
-        "morph_vol_approx": "VoxelVolume",
-        "morph_area_mesh": "SurfaceArea",
-        "morph_av": "SurfaceVolumeRatio",
-        "morph_sphericity": "Sphericity",
-        "morph_diam": "Maximum3DDiameter",
-        "morph_pca_elongation": "Elongation",
-        "morph_pca_flatness": "Flatness",
-    }
-    axes = {"maj": "MajorAxisLength", "min": "MinorAxisLength", "least": "LeastAxisLength"}
     for part in real_parts[1::2]:
-        found, other = measure([part]), theirs(part, ["shape"])
-        for name, that in there.items():
-            assert found[name][0] == pytest.approx(other[f"shape_{that}"], rel=1e-9), name
-        # IBSI's values need the variance of a sample, that of pyradiomics is of all
+        found = measure([part])
         voxels = np.count_nonzero(part.mask)
-        for name, that in axes.items():
-            expected = other[f"shape_{that}"] * np.sqrt(voxels / (voxels - 1))
-            assert found[f"morph_pca_{name}_axis"][0] == pytest.approx(expected, rel=1e-9)
+        for there, value in theirs(part, ["shape"]).items():
+            name = THERE[there].removesuffix(OF_A_SAMPLE)
+            # IBSI's values need the variance of a sample, that of pyradiomics is of all
+            factor = np.sqrt(voxels / (voxels - 1)) if THERE[there].endswith(OF_A_SAMPLE) else 1
+            assert found[name][0] == pytest.approx(value * factor, rel=1e-9), name
 
 
 @pytest.mark.parametrize("seed", range(3))

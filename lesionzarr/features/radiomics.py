@@ -1,6 +1,9 @@
 """Features of all lesions of a store: first-order, shape and texture by the definitions of IBSI, and RECIST-like sizes.
 
 Lesions of the same volumes are read together, so that each chunk is decoded once, and measured together.
+
+The names of pyradiomics and ours are side by side in `lesionzarr.features.firstorder`, `lesionzarr.features.shape` and
+`lesionzarr.features.texture`.
 """
 
 from __future__ import annotations

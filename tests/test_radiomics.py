@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import distributed
 import numpy as np
@@ -21,6 +23,9 @@ from hypothesis import strategies as st
 import lesionzarr
 from lesionzarr.cli import main
 from lesionzarr.errors import GeometryError, SettingError
+from lesionzarr.features import firstorder
+from lesionzarr.features import shape as shape_module
+from lesionzarr.features import texture as texture_module
 from lesionzarr.features._bulk import Part, make_bulk
 from lesionzarr.features.discretise import Bins, discretise
 from lesionzarr.features.firstorder import first_order
@@ -124,73 +129,14 @@ def test_the_slices_of_the_phantom_have_the_reference_values_of_two_dimensions()
 
 # --- pyradiomics ---
 
-FIRST_ORDER_THERE = {
-    "stat_mean": "Mean",
-    "stat_var": "Variance",
-    "stat_skew": "Skewness",
-    "stat_median": "Median",
-    "stat_min": "Minimum",
-    "stat_p10": "10Percentile",
-    "stat_p90": "90Percentile",
-    "stat_max": "Maximum",
-    "stat_iqr": "InterquartileRange",
-    "stat_range": "Range",
-    "stat_mad": "MeanAbsoluteDeviation",
-    "stat_rmad": "RobustMeanAbsoluteDeviation",
-    "stat_energy": "Energy",
-    "stat_rms": "RootMeanSquared",
-    "ih_entropy": "Entropy",
-    "ih_uniformity": "Uniformity",
+CLASSES = ("firstorder", "shape", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
+# the tables of the docstrings, and so what they say is what is compared
+THERE = {
+    name: ours.strip()
+    for module in (firstorder, shape_module, texture_module)
+    for name, ours in re.findall(rf"^((?:{'|'.join(CLASSES)})_\w+) +(.+)$", module.__doc__, re.MULTILINE)
 }
-TEXTURE_THERE = {
-    "cm_joint_max": "glcm_MaximumProbability",
-    "cm_joint_avg": "glcm_JointAverage",
-    "cm_joint_var": "glcm_SumSquares",
-    "cm_joint_entr": "glcm_JointEntropy",
-    "cm_diff_avg": "glcm_DifferenceAverage",
-    "cm_diff_var": "glcm_DifferenceVariance",
-    "cm_diff_entr": "glcm_DifferenceEntropy",
-    "cm_sum_entr": "glcm_SumEntropy",
-    "cm_energy": "glcm_JointEnergy",
-    "cm_contrast": "glcm_Contrast",
-    "cm_inv_diff": "glcm_Id",
-    "cm_inv_diff_norm": "glcm_Idn",
-    "cm_inv_diff_mom": "glcm_Idm",
-    "cm_inv_diff_mom_norm": "glcm_Idmn",
-    "cm_inv_var": "glcm_InverseVariance",
-    "cm_corr": "glcm_Correlation",
-    "cm_auto_corr": "glcm_Autocorrelation",
-    "cm_clust_tend": "glcm_ClusterTendency",
-    "cm_clust_shade": "glcm_ClusterShade",
-    "cm_clust_prom": "glcm_ClusterProminence",
-    "cm_info_corr1": "glcm_Imc1",
-    "cm_info_corr2": "glcm_Imc2",
-    "rlm_sre": "glrlm_ShortRunEmphasis",
-    "rlm_lre": "glrlm_LongRunEmphasis",
-    "rlm_srhge": "glrlm_ShortRunHighGrayLevelEmphasis",
-    "rlm_lrlge": "glrlm_LongRunLowGrayLevelEmphasis",
-    "rlm_glnu": "glrlm_GrayLevelNonUniformity",
-    "rlm_rlnu_norm": "glrlm_RunLengthNonUniformityNormalized",
-    "rlm_r_perc": "glrlm_RunPercentage",
-    "rlm_rl_var": "glrlm_RunVariance",
-    "rlm_rl_entr": "glrlm_RunEntropy",
-    "szm_sze": "glszm_SmallAreaEmphasis",
-    "szm_lzhge": "glszm_LargeAreaHighGrayLevelEmphasis",
-    "szm_zsnu": "glszm_SizeZoneNonUniformity",
-    "szm_z_perc": "glszm_ZonePercentage",
-    "szm_gl_var": "glszm_GrayLevelVariance",
-    "szm_zs_entr": "glszm_ZoneEntropy",
-    "ngl_lde": "gldm_SmallDependenceEmphasis",
-    "ngl_hdhge": "gldm_LargeDependenceHighGrayLevelEmphasis",
-    "ngl_dcnu": "gldm_DependenceNonUniformity",
-    "ngl_dc_var": "gldm_DependenceVariance",
-    "ngl_dc_entr": "gldm_DependenceEntropy",
-    "ngt_coarseness": "ngtdm_Coarseness",
-    "ngt_contrast": "ngtdm_Contrast",
-    "ngt_busyness": "ngtdm_Busyness",
-    "ngt_complexity": "ngtdm_Complexity",
-    "ngt_strength": "ngtdm_Strength",
-}
+OF_A_SAMPLE = ", of a sample"
 
 
 @pytest.fixture(scope="module")
@@ -212,10 +158,14 @@ def theirs(part, classes):
     extractor.disableAllFeatures()
     for name in classes:
         # pyradiomics leaves out what other features say too unless it is named
-        own = sorted({there.partition("_")[2] for there in TEXTURE_THERE.values() if there.startswith(f"{name}_")})
+        own = [there.partition("_")[2] for there, ours in THERE.items() if there.startswith(f"{name}_") and ours != "-"]
         extractor.enableFeaturesByName(**{name: own})
     found = extractor.execute(*images)
-    return {key.removeprefix("original_"): float(v) for key, v in found.items() if key.startswith("original_")}
+    values = {key.removeprefix("original_"): float(v) for key, v in found.items() if key.startswith("original_")}
+    assert values.keys() == {
+        there for there, ours in THERE.items() if there.partition("_")[0] in classes and ours != "-"
+    }
+    return values
 
 
 @pytest.fixture(scope="module")
@@ -239,37 +189,35 @@ def real_parts(real_store):
     return parts
 
 
+def test_the_tables_of_names_have_every_feature_of_pyradiomics(radiomics):
+    classes = radiomics.getFeatureClasses()
+    for name in CLASSES:
+        theirs = {f"{name}_{one}" for one, deprecated in classes[name].getFeatureNames().items() if not deprecated}
+        assert theirs <= THERE.keys()
+    assert {ours.removesuffix(" + 3").removesuffix(OF_A_SAMPLE) for ours in THERE.values()} - {"-"} <= {
+        *columns(IBSI_SETS)
+    }
+    assert len(THERE) == 18 + 17 + 75
+
+
 def test_first_order_and_texture_equal_pyradiomics_on_real_slices(radiomics, real_parts):
     found = measure(real_parts)
     for number, part in enumerate(real_parts):
-        other = theirs(part, ["firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm"])
-        for name, there in {n: f"firstorder_{t}" for n, t in FIRST_ORDER_THERE.items()}.items() | TEXTURE_THERE.items():
-            assert found[name][number] == pytest.approx(other[there], rel=1e-9, abs=1e-12), (number, name)
-        # pyradiomics does not take 3 away
-        assert found["stat_kurt"][number] == pytest.approx(other["firstorder_Kurtosis"] - 3, rel=1e-9)
+        for there, value in theirs(part, [name for name in CLASSES if name != "shape"]).items():
+            name, _, more = THERE[there].partition(" + ")
+            ours = found[name][number] + float(more or 0)
+            assert ours == pytest.approx(value, rel=1e-9, abs=1e-12), (number, name)
 
 
 def test_the_shape_of_solids_equals_pyradiomics(radiomics, real_parts):
-    there = {
-        "morph_volume": "MeshVolume",
-        "morph_vol_approx": "VoxelVolume",
-        "morph_area_mesh": "SurfaceArea",
-        "morph_av": "SurfaceVolumeRatio",
-        "morph_sphericity": "Sphericity",
-        "morph_diam": "Maximum3DDiameter",
-        "morph_pca_elongation": "Elongation",
-        "morph_pca_flatness": "Flatness",
-    }
-    axes = {"maj": "MajorAxisLength", "min": "MinorAxisLength", "least": "LeastAxisLength"}
     for part in real_parts[1::2]:
-        found, other = measure([part]), theirs(part, ["shape"])
-        for name, that in there.items():
-            assert found[name][0] == pytest.approx(other[f"shape_{that}"], rel=1e-9), name
-        # IBSI's values need the variance of a sample, that of pyradiomics is of all
+        found = measure([part])
         voxels = np.count_nonzero(part.mask)
-        for name, that in axes.items():
-            expected = other[f"shape_{that}"] * np.sqrt(voxels / (voxels - 1))
-            assert found[f"morph_pca_{name}_axis"][0] == pytest.approx(expected, rel=1e-9)
+        for there, value in theirs(part, ["shape"]).items():
+            name = THERE[there].removesuffix(OF_A_SAMPLE)
+            # IBSI's values need the variance of a sample, that of pyradiomics is of all
+            factor = np.sqrt(voxels / (voxels - 1)) if THERE[there].endswith(OF_A_SAMPLE) else 1
+            assert found[name][0] == pytest.approx(value * factor, rel=1e-9), name
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -514,6 +462,24 @@ def test_a_run_that_was_killed_is_gone_on_with_and_ends_in_the_same_table(store,
     assert not half.exists()
 
 
+@pytest.mark.parametrize("rest", [0, 8, 0.5])
+def test_a_file_that_was_cut_off_is_made_again(store, table, tmp_path, rest):
+    folder = tmp_path / "features.parquet"
+    chosen = {"sets": IBSI_SETS, "region": "ellipse", "output": folder}
+    lesionzarr.extract_features(lesionzarr.open(store), **chosen)
+    before = files(folder)
+    cut = folder / "split=train" / "part-00000.parquet"
+    content = cut.read_bytes()
+    cut.write_bytes(content[: int(rest * len(content)) if isinstance(rest, float) else rest])
+    found = lesionzarr.extract_features(lesionzarr.open(store), **chosen)
+    pd.testing.assert_frame_equal(found, table, check_exact=True)
+    assert {name for name, when in files(folder).items() if when != before[name]} == {"split=train/part-00000.parquet"}
+    # of a plan that has no such file it is not ours to replace
+    (folder / "split=train" / "part-00099.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SettingError, match=r"part-00099.parquet: no Parquet file .*; delete it"):
+        lesionzarr.extract_features(lesionzarr.open(store), **chosen)
+
+
 def test_the_dataset_is_read_by_split(store, table, tmp_path):
     folder = tmp_path / "features.parquet"
     assert main(["features", str(store), "--set", "firstorder", "--region", "ellipse", "-o", str(folder)]) == 0
@@ -532,7 +498,7 @@ def test_lesions_without_split_are_in_a_folder_of_their_own(masks, tmp_path):
     assert pd.read_parquet(tmp_path / "features.parquet")["split"].eq("unknown").all()
 
 
-@pytest.mark.parametrize("change", [{"region": "box"}, {"bins": Bins(10.0)}, {"sets": ["shape"]}, {"lesions": 3}])
+@pytest.mark.parametrize("change", [{"region": "box"}, {"bin_size": 10}, {"sets": ["shape"]}, {"lesions": 3}])
 def test_an_output_of_something_else_is_refused(store, tmp_path, change):
     catalog = lesionzarr.open(store)
     folder = tmp_path / "features.parquet"
@@ -541,6 +507,38 @@ def test_an_output_of_something_else_is_refused(store, tmp_path, change):
     lesions = catalog.lesions.index[: change.pop("lesions", 5)]
     with pytest.raises(SettingError, match="is of other lesions or settings; delete the folder or name another"):
         lesionzarr.extract_features(catalog, lesions, **(chosen | change))
+
+
+def test_sets_and_bins_are_given_as_on_the_command_line(store, tmp_path):
+    catalog = lesionzarr.open(store)
+    chosen = {"lesions": catalog.lesions.index[:6], "region": "ellipse"}
+    one = lesionzarr.extract_features(catalog, sets="shape", **chosen)
+    assert set(one.columns) == {"volume_id", "split", "voxels", "slices", *columns(["shape"]), "fault"}
+    arguments = ["features", str(store), "--set", "shape,firstorder", "--region", "ellipse"]
+    for name, value in {"bin_size": np.float32(10), "bin_number": np.int64(32)}.items():
+        found = lesionzarr.extract_features(
+            catalog, sets="shape,firstorder", **chosen, **{name: value}, output=tmp_path / f"{name}.parquet"
+        )
+        path = tmp_path / f"{name}.csv"
+        assert main([*arguments, f"--{name.replace('_', '-')}", str(value), "-o", str(path)]) == 0
+        told = pd.read_csv(path, index_col="lesion_id").loc[found.index]
+        np.testing.assert_allclose(found["ih_entropy"], told["ih_entropy"])
+        assert not np.allclose(found["ih_entropy"], lesionzarr.extract_features(catalog, **chosen)["ih_entropy"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"bin_size": 25, "bin_number": 32}, "bins have either a size in HU or a number"),
+        ({"bin_size": "25"}, "bin_size '25': a number of HU is needed"),
+        ({"bin_size": 0.5}, "bins of 0.5 HU: at least 1 is needed"),
+        ({"bin_number": 32.5}, "bin_number 32.5: a whole number of at least 1 is needed"),
+        ({"bin_number": 5000}, "5000 bins: 2 to 4096 are needed"),
+    ],
+)
+def test_bins_that_mean_nothing_are_told(store, settings, text):
+    with pytest.raises(SettingError, match=text):
+        lesionzarr.extract_features(lesionzarr.open(store), region="ellipse", **settings)
 
 
 def test_damage_costs_the_lesions_in_it_alone_and_is_tried_again(masks, tmp_path):
@@ -647,3 +645,109 @@ def test_an_error_of_the_function_is_the_callers(store, two_workers, tmp_path):
         lesionzarr.map_lesions(crops, None, fail, output=tmp_path / "mapped.parquet")
     with pytest.raises(ZeroDivisionError):
         lesionzarr.map_lesions(crops, None, fail, scheduler=two_workers)
+
+
+def halves(changed):
+    """A function with a constant tuple, and one that differs in it alone."""
+    if changed:
+        return lambda batch: batch.image.transpose((0, 1, 2, 4, 3)).reshape(len(batch.image), -1)[:, :3]
+    return lambda batch: batch.image.transpose((0, 1, 2, 3, 4)).reshape(len(batch.image), -1)[:, :3]
+
+
+def comprehensions(changed):
+    if changed:
+        return lambda batch: np.array([image.max() for image in batch.image])
+    return lambda batch: np.array([image.min() for image in batch.image])
+
+
+def sets_of_constants(changed):
+    if changed:
+        return lambda batch: np.array([int(image.size in {1, 256}) for image in batch.image])
+    return lambda batch: np.array([int(image.size in {1, 257}) for image in batch.image])
+
+
+def closures(changed):
+    factor = (2, [1.0]) if changed else (2, [3.0])
+
+    def scale(image):
+        return image.mean() * factor[1][0]
+
+    return lambda batch: np.array([scale(image) for image in batch.image])
+
+
+def defaults(changed):
+    def scale(batch, factor=1, *, shift=5 if changed else 6):
+        return batch.image.mean(axis=(1, 2, 3, 4)) * factor + shift
+
+    return scale
+
+
+@pytest.mark.parametrize("make", [halves, comprehensions, sets_of_constants, closures, defaults])
+def test_an_output_of_a_function_that_was_changed_is_refused(store, tmp_path, make):
+    crops = lesionzarr.CropReader(lesionzarr.open(store), size=(1, 16, 16))
+    chosen = {"lesions": crops.catalog.lesions.index[:5], "output": tmp_path / "mapped.parquet"}
+    first = lesionzarr.map_lesions(crops, function=make(changed=False), **chosen)
+    before = files(tmp_path / "mapped.parquet")
+    pd.testing.assert_frame_equal(lesionzarr.map_lesions(crops, function=make(changed=False), **chosen), first)
+    assert files(tmp_path / "mapped.parquet") == before
+    with pytest.raises(SettingError, match="of other lesions or settings"):
+        lesionzarr.map_lesions(crops, function=make(changed=True), **chosen)
+
+
+def test_a_function_that_calls_itself_can_have_an_output(store, tmp_path):
+    def halve(image):
+        return image.max() if image.size < 9 else halve(image.ravel()[::2])
+
+    crops = lesionzarr.CropReader(lesionzarr.open(store), size=(1, 16, 16))
+    for _ in range(2):
+        lesionzarr.map_lesions(
+            crops,
+            crops.catalog.lesions.index[:2],
+            lambda batch: np.array([halve(image) for image in batch.image]),
+            output=tmp_path / "mapped.parquet",
+        )
+
+
+CODE = """
+from lesionzarr.features._code import describe_function
+print(describe_function(lambda name: name in {"liver", "lung", "bone", "kidney", "node"}))
+"""
+
+
+def test_the_code_of_a_function_is_described_alike_in_every_process():
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", CODE], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in "123"
+    }
+    assert len(told) == 1
+
+
+def test_what_has_no_code_of_its_own_needs_a_version_for_an_output(store, tmp_path):
+    class Model:
+        weight = 1.0
+
+        def __call__(self, batch):
+            return batch.image.mean(axis=(1, 2, 3, 4)) * self.weight
+
+    crops = lesionzarr.CropReader(lesionzarr.open(store), size=(1, 16, 16))
+    chosen = {"lesions": crops.catalog.lesions.index[:5], "output": tmp_path / "mapped.parquet"}
+    model = Model()
+    for function in (model, model.__call__, partial(np.mean, axis=(1, 2, 3, 4))):
+        with pytest.raises(SettingError, match=r"no plain function, .*: give version= with output=$"):
+            lesionzarr.map_lesions(crops, function=function, **chosen)
+    lesionzarr.map_lesions(crops, function=model, version="first", **chosen)
+    lesionzarr.map_lesions(crops, function=model, version="first", **chosen)
+    model.weight = 2.0
+    with pytest.raises(SettingError, match="of other lesions or settings"):
+        lesionzarr.map_lesions(crops, function=model, version="second", **chosen)
+    # without an output nothing can be old
+    assert len(lesionzarr.map_lesions(crops, chosen["lesions"], model)) == 5
+
+
+@pytest.mark.parametrize("name", ["split", "fault", "again", "lesion_id"])
+def test_a_column_that_the_table_has_already_is_told(store, name):
+    crops = lesionzarr.CropReader(lesionzarr.open(store), size=(1, 8, 8))
+    with pytest.raises(SettingError, match=f"gave a column '{name}', which the table has already: rename it"):
+        lesionzarr.map_lesions(crops, None, lambda batch: {name: np.zeros(len(batch.image))})

@@ -26,7 +26,6 @@ from lesionzarr.errors import LesionzarrError, SettingError
 from lesionzarr.export.tables import to_json, to_text, write_table
 from lesionzarr.features.axes import METHODS
 from lesionzarr.features.counts import count_tables
-from lesionzarr.features.discretise import Bins
 from lesionzarr.features.intensities import EDGES_HU, describe_intensities, intensity_density
 from lesionzarr.features.measure import UNCONNECTED, measure_mask
 from lesionzarr.features.plots import plot_intensities
@@ -102,10 +101,6 @@ def _features(arguments: argparse.Namespace) -> int:
     lesions = None if arguments.query is None else catalog.select(arguments.query)
     if lesions is not None and lesions.empty:
         raise SettingError(f"--query {arguments.query}: no such lesion")
-    number = arguments.bin_number
-    bins = (
-        Bins(size=None, number=number) if number else Bins(25.0 if arguments.bin_size is None else arguments.bin_size)
-    )
     folder = arguments.output if arguments.output and arguments.output.suffix == ".parquet" else None
     with show_count("lesions") as progress:
         table = extract_features(
@@ -113,7 +108,8 @@ def _features(arguments: argparse.Namespace) -> int:
             lesions,
             sets=arguments.sets,
             region=arguments.region,
-            bins=bins,
+            bin_size=arguments.bin_size,
+            bin_number=arguments.bin_number,
             measure=_how(arguments),
             workers=arguments.workers,
             scheduler=arguments.scheduler,

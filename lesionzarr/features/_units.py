@@ -205,7 +205,12 @@ def _find_done(output: Output, units: Sequence[Unit]) -> dict[str, str]:
         try:
             told = json.loads((pq.read_schema(path).metadata or {}).get(STAMP, b"{}"))
         except (OSError, pa.ArrowException, ValueError) as error:
-            raise SettingError(f"{path}: no Parquet file ({error}); delete it") from error
+            if isinstance(error, OSError) and error.errno is not None:
+                raise StoreError(f"{path}: cannot be read ({error})") from error
+            if name not in planned:
+                raise SettingError(f"{path}: no Parquet file ({error}); delete it") from error
+            # cut off, as of a disk that was full: it is made again, in its place
+            continue
         if name not in planned or told.get("stamp") != output.stamp(planned[name]):
             raise SettingError(f"{folder}: {name} is of other lesions or settings; delete the folder or name another")
         if not told[AGAIN]:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lesionzarr.errors import SettingError
+from lesionzarr.readers._checks import check_whole
 
 if TYPE_CHECKING:
     from lesionzarr.features._bulk import Bulk, Ints
@@ -45,6 +47,23 @@ class Bins:
 
 MOST_LEVELS = 4096
 """As many bins as CT of 12 bits has values."""
+
+
+def make_bins(size: float | None, number: int | None) -> Bins:
+    """Give the bins that a caller names by their size, by their number, or not at all."""
+    if size is None and number is None:
+        return Bins()
+    if size is not None:
+        _check_hu(size)
+    if number is not None:
+        check_whole(number, "bin_number", 1)
+    # plain numbers, which can be written to the output
+    return Bins(None if size is None else float(size), None if number is None else int(number))
+
+
+def _check_hu(size: object) -> None:
+    if not isinstance(size, Real):
+        raise SettingError(f"bin_size {size!r}: a number of HU is needed")
 
 
 def discretise(bulk: Bulk, bins: Bins) -> Ints:

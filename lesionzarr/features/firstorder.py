@@ -4,6 +4,37 @@ Definitions and names (``stat_mean``, ``ih_entropy``) are those of the Image Bio
 (Zwanenburg et al., Image biomarker standardisation initiative, reference manual, arXiv:1612.07003: section 3.3,
 intensity-based statistics, and for ``ih_`` section 3.4, intensity histogram). Variances are divided by the number of
 voxels, kurtosis is 0 for a normal distribution, percentiles are interpolated linearly.
+
+``stat_cov`` divides by the mean and ``stat_qcod`` by the sum of two quartiles, as IBSI defines them. HU have both
+signs, so of a lesion near 0 HU (water, fluid) these may be near zero, and the values huge, of either sign, and of no
+use: take ``stat_var`` and ``stat_iqr`` there.
+
+What pyradiomics calls them; it does not take 3 away from its kurtosis, which is 3 for a normal distribution:
+
+======================================  =============
+pyradiomics                             here
+======================================  =============
+firstorder_10Percentile                 stat_p10
+firstorder_90Percentile                 stat_p90
+firstorder_Energy                       stat_energy
+firstorder_Entropy                      ih_entropy
+firstorder_InterquartileRange           stat_iqr
+firstorder_Kurtosis                     stat_kurt + 3
+firstorder_Maximum                      stat_max
+firstorder_MeanAbsoluteDeviation        stat_mad
+firstorder_Mean                         stat_mean
+firstorder_Median                       stat_median
+firstorder_Minimum                      stat_min
+firstorder_Range                        stat_range
+firstorder_RobustMeanAbsoluteDeviation  stat_rmad
+firstorder_RootMeanSquared              stat_rms
+firstorder_Skewness                     stat_skew
+firstorder_TotalEnergy                  -
+firstorder_Uniformity                   ih_uniformity
+firstorder_Variance                     stat_var
+======================================  =============
+
+``TotalEnergy`` is the energy times the volume of a voxel. IBSI does not have it.
 """
 
 from __future__ import annotations

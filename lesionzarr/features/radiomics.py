@@ -1,6 +1,9 @@
 """Features of all lesions of a store: first-order, shape and texture by the definitions of IBSI, and RECIST-like sizes.
 
 Lesions of the same volumes are read together, so that each chunk is decoded once, and measured together.
+
+The names of pyradiomics and ours are side by side in `lesionzarr.features.firstorder`, `lesionzarr.features.shape` and
+`lesionzarr.features.texture`.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import pandas as pd
 from lesionzarr.errors import IntegrityError, LesionzarrError, SettingError, StoreError, not_found
 from lesionzarr.features._bulk import Part, make_bulk
 from lesionzarr.features._units import AGAIN, FAULT, Output, index_of, plan_units, run_units
-from lesionzarr.features.discretise import Bins, discretise
+from lesionzarr.features.discretise import Bins, discretise, make_bins
 from lesionzarr.features.firstorder import FIRST_ORDER, first_order
 from lesionzarr.features.measure import measure_mask
 from lesionzarr.features.regions import BOX, ELLIPSE, MASK, REGIONS, find_region, has_region, plan_region
@@ -100,9 +103,10 @@ def extract_features(  # noqa: PLR0913 - keywords, of which most calls need none
     catalog: Catalog,
     lesions: LesionsLike | None = None,
     *,
-    sets: Sequence[str] = ("shape", "firstorder"),
+    sets: str | Sequence[str] = ("shape", "firstorder"),
     region: str = MASK,
-    bins: Bins | None = None,
+    bin_size: float | None = None,
+    bin_number: int | None = None,
     measure: Measure = measure_mask,
     workers: int = 1,
     scheduler: str | None = None,
@@ -118,12 +122,14 @@ def extract_features(  # noqa: PLR0913 - keywords, of which most calls need none
     lesions
         Ids, lesions, or rows of ``catalog.lesions``; None for all. Those without such a region are left out.
     sets
-        Some of ``"shape"``, ``"firstorder"``, ``"texture"`` and ``"recist"``.
+        Some of ``"shape"``, ``"firstorder"``, ``"texture"`` and ``"recist"``; or a text with one of them, or several
+        with commas between. The command line has another default: ``recist``, the table of sizes of upstream.
     region
         ``"mask"``, ``"box"`` or ``"ellipse"``, see `lesionzarr.features.regions`. Of a region of one slice, features of
         shape that need a volume are null.
-    bins
-        Grey levels; None for bins of 25 HU.
+    bin_size, bin_number
+        Grey levels of texture, entropy and uniformity: HU of a bin (IBSI: fixed bin size), or bins of every region
+        (fixed bin number). One of both; without, bins of 25 HU.
     measure
         How the set ``recist`` measures axes, as of `lesionzarr.features.store.features_of_store`.
     workers, scheduler
@@ -149,7 +155,8 @@ def extract_features(  # noqa: PLR0913 - keywords, of which most calls need none
     StoreError
         The store cannot be reached, or the output not be written. Damage costs the lesions in it alone.
     """
-    settings = Extraction(tuple(sets), region, bins or Bins(), measure)
+    names = tuple(sets.split(",") if isinstance(sets, str) else sets)
+    settings = Extraction(names, region, make_bins(bin_size, bin_number), measure)
     found = find_lesions(catalog, catalog.lesions if lesions is None else lesions)
     chosen = list({lesion.lesion_id: lesion for lesion in found if has_region(lesion, region)}.values())
     if not chosen:

@@ -8,6 +8,37 @@ A region of one slice has no volume: its thickness is the distance of slices, no
 needs a volume, and so is of a volume whose slice interval is unknown; what is left are the diameter, the two axes and
 the shift of the centre, all in the plane, and three features that IBSI does not know and that such regions alone have:
 ``plane_area``, ``plane_perimeter`` and ``plane_sphericity``, by marching squares (as ``shape2D`` of pyradiomics).
+
+``morph_com`` is the shift between the centre of the voxels and that weighted by density, whose weights are divided by
+their sum, as IBSI defines it. HU have both signs, so where the sum is near zero (water, fluid, or fat beside tissue)
+the weighted centre may lie metres outside of the lesion; nor is it a centre of mass where any HU is negative.
+
+What pyradiomics calls them (the last three only where asked for by name). Its axes have the variance of all voxels,
+ours that of a sample (n - 1), as the reference values of IBSI have it:
+
+=============================  =================================
+pyradiomics                    here
+=============================  =================================
+shape_Elongation               morph_pca_elongation
+shape_Flatness                 morph_pca_flatness
+shape_LeastAxisLength          morph_pca_least_axis, of a sample
+shape_MajorAxisLength          morph_pca_maj_axis, of a sample
+shape_Maximum2DDiameterColumn  -
+shape_Maximum2DDiameterRow     -
+shape_Maximum2DDiameterSlice   -
+shape_Maximum3DDiameter        morph_diam
+shape_MeshVolume               morph_volume
+shape_MinorAxisLength          morph_pca_min_axis, of a sample
+shape_Sphericity               morph_sphericity
+shape_SurfaceArea              morph_area_mesh
+shape_SurfaceVolumeRatio       morph_av
+shape_VoxelVolume              morph_vol_approx
+shape_Compactness1             morph_comp_1
+shape_Compactness2             morph_comp_2
+shape_SphericalDisproportion   morph_sph_dispr
+=============================  =================================
+
+The diameters on slices, columns and rows IBSI does not have.
 """
 
 from __future__ import annotations

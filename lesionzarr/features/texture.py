@@ -8,6 +8,88 @@ averaged over the directions (``3D_avg`` in IBSI's tables, the way of pyradiomic
 of the region are neighbours does not count, so a region of one slice has four directions and 8 neighbours (``2D_avg``).
 
 Voxels are taken as they are. Where slices lie farther apart than pixels, neighbours along z are farther away too.
+
+What pyradiomics calls them (``MCC`` IBSI does not have):
+
+=========================================  ====================
+pyradiomics                                here
+=========================================  ====================
+glcm_Autocorrelation                       cm_auto_corr
+glcm_ClusterProminence                     cm_clust_prom
+glcm_ClusterShade                          cm_clust_shade
+glcm_ClusterTendency                       cm_clust_tend
+glcm_Contrast                              cm_contrast
+glcm_Correlation                           cm_corr
+glcm_DifferenceAverage                     cm_diff_avg
+glcm_DifferenceEntropy                     cm_diff_entr
+glcm_DifferenceVariance                    cm_diff_var
+glcm_Id                                    cm_inv_diff
+glcm_Idm                                   cm_inv_diff_mom
+glcm_Idmn                                  cm_inv_diff_mom_norm
+glcm_Idn                                   cm_inv_diff_norm
+glcm_Imc1                                  cm_info_corr1
+glcm_Imc2                                  cm_info_corr2
+glcm_InverseVariance                       cm_inv_var
+glcm_JointAverage                          cm_joint_avg
+glcm_JointEnergy                           cm_energy
+glcm_JointEntropy                          cm_joint_entr
+glcm_MCC                                   -
+glcm_MaximumProbability                    cm_joint_max
+glcm_SumAverage                            cm_sum_avg
+glcm_SumEntropy                            cm_sum_entr
+glcm_SumSquares                            cm_joint_var
+glrlm_GrayLevelNonUniformity               rlm_glnu
+glrlm_GrayLevelNonUniformityNormalized     rlm_glnu_norm
+glrlm_GrayLevelVariance                    rlm_gl_var
+glrlm_HighGrayLevelRunEmphasis             rlm_hgre
+glrlm_LongRunEmphasis                      rlm_lre
+glrlm_LongRunHighGrayLevelEmphasis         rlm_lrhge
+glrlm_LongRunLowGrayLevelEmphasis          rlm_lrlge
+glrlm_LowGrayLevelRunEmphasis              rlm_lgre
+glrlm_RunEntropy                           rlm_rl_entr
+glrlm_RunLengthNonUniformity               rlm_rlnu
+glrlm_RunLengthNonUniformityNormalized     rlm_rlnu_norm
+glrlm_RunPercentage                        rlm_r_perc
+glrlm_RunVariance                          rlm_rl_var
+glrlm_ShortRunEmphasis                     rlm_sre
+glrlm_ShortRunHighGrayLevelEmphasis        rlm_srhge
+glrlm_ShortRunLowGrayLevelEmphasis         rlm_srlge
+glszm_GrayLevelNonUniformity               szm_glnu
+glszm_GrayLevelNonUniformityNormalized     szm_glnu_norm
+glszm_GrayLevelVariance                    szm_gl_var
+glszm_HighGrayLevelZoneEmphasis            szm_hgze
+glszm_LargeAreaEmphasis                    szm_lze
+glszm_LargeAreaHighGrayLevelEmphasis       szm_lzhge
+glszm_LargeAreaLowGrayLevelEmphasis        szm_lzlge
+glszm_LowGrayLevelZoneEmphasis             szm_lgze
+glszm_SizeZoneNonUniformity                szm_zsnu
+glszm_SizeZoneNonUniformityNormalized      szm_zsnu_norm
+glszm_SmallAreaEmphasis                    szm_sze
+glszm_SmallAreaHighGrayLevelEmphasis       szm_szhge
+glszm_SmallAreaLowGrayLevelEmphasis        szm_szlge
+glszm_ZoneEntropy                          szm_zs_entr
+glszm_ZonePercentage                       szm_z_perc
+glszm_ZoneVariance                         szm_zs_var
+gldm_DependenceEntropy                     ngl_dc_entr
+gldm_DependenceNonUniformity               ngl_dcnu
+gldm_DependenceNonUniformityNormalized     ngl_dcnu_norm
+gldm_DependenceVariance                    ngl_dc_var
+gldm_GrayLevelNonUniformity                ngl_glnu
+gldm_GrayLevelVariance                     ngl_gl_var
+gldm_HighGrayLevelEmphasis                 ngl_hgce
+gldm_LargeDependenceEmphasis               ngl_hde
+gldm_LargeDependenceHighGrayLevelEmphasis  ngl_hdhge
+gldm_LargeDependenceLowGrayLevelEmphasis   ngl_hdlge
+gldm_LowGrayLevelEmphasis                  ngl_lgce
+gldm_SmallDependenceEmphasis               ngl_lde
+gldm_SmallDependenceHighGrayLevelEmphasis  ngl_ldhge
+gldm_SmallDependenceLowGrayLevelEmphasis   ngl_ldlge
+ngtdm_Busyness                             ngt_busyness
+ngtdm_Coarseness                           ngt_coarseness
+ngtdm_Complexity                           ngt_complexity
+ngtdm_Contrast                             ngt_contrast
+ngtdm_Strength                             ngt_strength
+=========================================  ====================
 """
 
 from __future__ import annotations

@@ -621,6 +621,7 @@ def test_on_a_phone_the_slice_comes_first_and_nothing_is_beside_it(tab, server, 
     assert about["y"] + about["height"] <= browser["y"]
     one.page.click(f'#table [data-lesion="{lesions.index[1]}"]')
     one.wait(lesions.iloc[1], lesions["key_z"].iloc[1])
+    assert one.page.locator("#stage").bounding_box()["y"] == pytest.approx(0, abs=1)
 
 
 def test_a_mask_is_tinted_voxel_by_voxel(tab, tmp_path):

@@ -69,6 +69,8 @@ class Page {
     const hash = addressOf(lesion);
     if (location.hash === hash) this.open(lesion);
     else location.hash = hash;
+    // in one column the list stands below it
+    find("stage").scrollIntoView({ block: "nearest" });
   }
 
   private open(lesion: Lesion): void {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,22 @@ def test_the_outline_is_the_outermost_pixels_of_the_mask(catalog):
         assert not (coloured["OUTLINE"] & ~(mask & ~inner)).any()
         # axes are drawn over it
         assert (coloured["OUTLINE"] | coloured["LONG"] | coloured["SHORT"])[mask & ~inner].all()
+
+
+@pytest.mark.parametrize("scale", [1, 3, 4])
+def test_a_box_holds_the_pixels_that_it_was_made_from(catalog, scale):
+    for lesion in measured(catalog):
+        if lesion.volume_id == flat(catalog):
+            continue
+        mask = catalog.mask(lesion.volume_id).to_numpy() == lesion.mask_label
+        inside = np.argwhere(mask.any(axis=0))[:, ::-1]
+        crop = lesionzarr.StackReader(catalog, slices=1, window="soft-tissue").read(replace(lesion, recist=None))
+        picture = pictures.enlarge(crop.image[0, 0], scale)
+        _marks.draw_marks(picture, crop)
+        drawn = places(picture, _marks.BOX_COLOUR)
+        # from edge to edge of the outermost pixels, half a pixel off their centres
+        assert (drawn.min(axis=0) - 0.5 == inside.min(axis=0) * scale).all()
+        assert (drawn.max(axis=0) + 0.5 == (inside.max(axis=0) + 1) * scale).all()
 
 
 def test_a_crop_that_leaves_the_slice_has_the_outline_too(catalog):

@@ -25,6 +25,8 @@ from lesionzarr.lesion import Lesion
 from lesionzarr.samples import lung_pet_ct_dx, recist_dataset
 from lesionzarr.window import Window
 
+FORMULA = "$\\bad{x$"
+"""No formula, though matplotlib takes for one what stands between two dollars."""
 EVIL = '"><script>alert(1)</script><img src=x onerror="alert(2)">'
 ARGUMENTS = [
     *("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -236,6 +238,37 @@ def test_a_lesion_is_drawn_as_render_draws_it(plot, real_store):
     np.testing.assert_array_equal(axes.images[0].get_array(), picture)
     x_mm = catalog.grid(lesion.volume_id).spacing_mm[2]
     assert axes.images[0].get_extent()[:2] == pytest.approx((-x_mm / 2, 511.5 * x_mm))
+
+
+@pytest.mark.parametrize("length", [64, 200])
+def test_the_title_of_a_long_id_stays_in_the_figure_with_both_ends(plot, catalog, length):
+    (lesion,) = catalog.find_lesions([catalog.lesions.index[0]])
+    named = replace(lesion, lesion_id=f"1.2.840.{'113704' * length}"[: length - 6] + ".77_12")
+    axes = plot.lesion(catalog, named)
+    axes.figure.draw_without_rendering()
+    heading = axes.get_title(loc="left")
+    first, second = heading.split("\n")
+    assert first.startswith("1.2.840.1137")
+    assert first.endswith(".77_12")
+    assert "\N{HORIZONTAL ELLIPSIS}" in first
+    assert second == pictures.caption(lesion)[1]
+    assert axes._left_title.get_window_extent().x1 <= axes.figure.bbox.x1
+
+
+def test_text_of_the_data_is_no_formula(plot, catalog):
+    table = catalog.lesions.assign(type=FORMULA, alias=FORMULA, track_id="a", patient_id=FORMULA, visit=1)
+    (lesion,) = catalog.find_lesions([catalog.lesions.index[0]])
+    drawn = (
+        plot.lesion_map(table),
+        plot.sizes(table, by="type"),
+        plot.growth(table.rename(columns={"long_mm": FORMULA}), measure=FORMULA)[0],
+        plot.lesion(catalog, replace(lesion, lesion_id=FORMULA, type=FORMULA)),
+    )
+    for axes in drawn:
+        picture = BytesIO()
+        axes.figure.savefig(picture, format="svg")
+        # a comment of the drawing says what its letters are
+        assert f"<!-- {FORMULA}" in picture.getvalue().decode()
 
 
 def test_marks_are_on_the_slices_that_have_them(tmp_path, plot):

@@ -348,6 +348,7 @@ def assert_shows(grey, crop):
 
 def test_it_opens_on_the_first_lesion_and_asks_nobody_but_its_server(tab, server, lesions, sample_store):
     one = tab(server).go().wait(lesions.iloc[0], lesions["key_z"].iloc[0])
+    assert one.page.url.endswith(f"#lesion={lesions.index[0]}")
     volumes = len(lesionzarr.open(sample_store).volumes)
     assert one.text("#title") == "DeepLesion"
     assert one.text("#counts") == f"{len(lesions)} lesions in {volumes} volumes"
@@ -435,8 +436,9 @@ def test_box_and_axes_stand_where_the_table_says(tab, server, lesions):
     place = one.page.locator("#marks rect.box").evaluate(
         "e => ['x', 'y', 'width', 'height'].map(name => Number(e.getAttribute(name)))"
     )
-    ends = [lesion["x0"], lesion["y0"], lesion["x1"] - lesion["x0"], lesion["y1"] - lesion["y0"]]
-    assert place == pytest.approx(ends)
+    # its ends are centres of pixels that are inside of it
+    size = lesion["x1"] - lesion["x0"] + 1, lesion["y1"] - lesion["y0"] + 1
+    assert place == pytest.approx([lesion["x0"] - 0.5, lesion["y0"] - 0.5, *size])
     for name, axis in (("long", lesion["recist"][:4]), ("short", lesion["recist"][4:])):
         line = one.page.locator(f"#marks line.{name}").evaluate(
             "e => ['x1', 'y1', 'x2', 'y2'].map(name => Number(e.getAttribute(name)))"
@@ -455,9 +457,9 @@ def test_box_and_axes_stand_where_the_table_says(tab, server, lesions):
             for name in ("#slice", "#marks rect.box")
         )
         pixel = slice_[2] / 96
-        assert box[0] == pytest.approx(slice_[0] + (lesion["x0"] + 0.5) * pixel, abs=1.5)
-        assert box[1] == pytest.approx(slice_[1] + (lesion["y0"] + 0.5) * pixel, abs=1.5)
-        assert box[2] == pytest.approx((lesion["x1"] - lesion["x0"]) * pixel, abs=2.5)
+        assert box[0] == pytest.approx(slice_[0] + lesion["x0"] * pixel, abs=1.5)
+        assert box[1] == pytest.approx(slice_[1] + lesion["y0"] * pixel, abs=1.5)
+        assert box[2] == pytest.approx(size[0] * pixel, abs=2.5)
 
 
 def test_marks_are_hidden_by_their_keys_and_leave_with_the_key_slice(tab, server, lesions):
@@ -578,6 +580,48 @@ def test_thumbnails_are_crops_round_the_lesion_in_its_own_window(tab, server, le
     assert min(fits) <= 1
     one.page.click(f'#gallery [data-lesion="{lesion.name}"]')
     one.wait(lesion, lesion["key_z"])
+
+
+def test_thumbnails_of_one_volume_are_told_apart_by_what_is_written_below_them(tab, tmp_path):
+    store = tmp_path / "recist.zarr"
+    source = recist_dataset(tmp_path / "source", patients=1, image_size=64, slices=20)
+    lesionzarr.convert("recist-dataset", source, store)
+    rows = lesionzarr.open(store).lesions
+    assert rows.index.str.len().min() > 30
+    with serving(store) as server:
+        one = tab(server).open(rows.iloc[0])
+        one.page.click("#tab-gallery")
+        one.page.wait_for_selector(f'#gallery [data-lesion="{rows.index[1]}"]')
+        # the last text of a line, where it ends, and where its tile does
+        tiles = one.page.eval_on_selector_all(
+            "#gallery .tile",
+            """tiles => tiles.map(tile => [tile.dataset.lesion, ...[".name", ".facts"].map(line => {
+                const text = tile.querySelector(line).lastChild, range = document.createRange();
+                range.selectNodeContents(text);
+                return [text.textContent, range.getBoundingClientRect().right - tile.getBoundingClientRect().right];
+            })])""",
+        )
+        assert len(tiles) > 2
+        for lesion_id, (name, beyond), (facts, facts_beyond) in tiles:
+            assert name == lesion_id[-9:]
+            assert max(beyond, facts_beyond) <= 0
+            length = rows.loc[lesion_id, "long_mm"]
+            assert facts.endswith(f"{length:.1f} mm") == pd.notna(length)
+
+
+def test_on_a_phone_the_slice_comes_first_and_nothing_is_beside_it(tab, server, lesions):
+    one = tab(server)
+    one.page.set_viewport_size({"width": 390, "height": 760})
+    one.open(lesions.iloc[0])
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
+    stage, about, browser = (one.page.locator(name).bounding_box() for name in ("#stage", "#about", "#browser"))
+    assert stage["width"] > 300
+    assert 250 < stage["height"] < 0.8 * 760
+    assert stage["y"] + stage["height"] <= about["y"]
+    assert about["y"] + about["height"] <= browser["y"]
+    one.page.click(f'#table [data-lesion="{lesions.index[1]}"]')
+    one.wait(lesions.iloc[1], lesions["key_z"].iloc[1])
+    assert one.page.locator("#stage").bounding_box()["y"] == pytest.approx(0, abs=1)
 
 
 def test_a_mask_is_tinted_voxel_by_voxel(tab, tmp_path):

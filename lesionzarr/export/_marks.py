@@ -60,8 +60,9 @@ def draw_marks(
     if mask is not None:
         picture.paste(OUTLINE_COLOUR, mask=Image.fromarray(_outline(mask, picture.size, width)))
     elif box:
-        # ends are inclusive and lie on pixel centres
-        pen.rectangle([_at(box.x0, box.y0, scale), _at(box.x1, box.y1, scale)], outline=BOX_COLOUR, width=width)
+        (left, top), (right, bottom) = _corners(box, scale)
+        # the ends of a rectangle are pixels that it covers
+        pen.rectangle([left, top, max(left, right - 1), max(top, bottom - 1)], outline=BOX_COLOUR, width=width)
     if crop.recist and on_key:
         for (x0, y0, x1, y1), colour in zip(crop.recist.axes, (LONG_COLOUR, SHORT_COLOUR), strict=True):
             pen.line([_at(x0, y0, scale), _at(x1, y1, scale)], fill=colour, width=width)
@@ -85,7 +86,7 @@ def _write_lengths(picture: Image.Image, crop: Crop, box: Box | None, scale: tup
     lines = [(f"{name} {length:.1f} mm", colour) for name, length, colour in known if length is not None]
     places = [_at(x, y, scale) for axis in (crop.recist.axes if crop.recist else ()) for x, y in (axis[:2], axis[2:])]
     if box:
-        places += [_at(box.x0, box.y0, scale), _at(box.x1, box.y1, scale)]
+        places += _corners(box, scale)
     if not lines or not places:
         return
     font = ImageFont.load_default(size=min(max(min(picture.size) // 28, FONT_SIZES[0]), FONT_SIZES[1]))
@@ -127,6 +128,11 @@ def _box_on(crop: Crop, index: int | None) -> Box | None:
             return Box(*crop.from_volume((row, y0, x0)), *crop.from_volume((row, y1, x1)))
     box = crop.box
     return box if index is None or (box and box.z0 - 0.5 <= index <= box.z1 + 0.5) else None
+
+
+def _corners(box: Box, scale: tuple[float, float]) -> list[tuple[float, float]]:
+    """Give the first and the last corner of a box: its ends are centres of pixels that are inside of it."""
+    return [_at(box.x0 - 0.5, box.y0 - 0.5, scale), _at(box.x1 + 0.5, box.y1 + 0.5, scale)]
 
 
 def _at(x: float, y: float, scale: tuple[float, float]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from lesionzarr.store.layout import MASK, MASK_ARRAY
 from lesionzarr.window import OWN, apply_window, resolve_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -204,7 +204,8 @@ def contact_sheet(
         fitted = ImageOps.contain(picture, (tile, tile), Image.Resampling.BICUBIC)
         sheet.paste(fitted, (left + (tile - fitted.width) // 2, top + (tile - fitted.height) // 2))
         for n, line in enumerate(caption):
-            pen.text((left, top + tile + n * line_height), _fit(line, tile, font), fill=INK, font=font)
+            shown = shorten(line, lambda text: font.getlength(text) <= tile)
+            pen.text((left, top + tile + n * line_height), shown, fill=INK, font=font)
     return sheet
 
 
@@ -232,6 +233,15 @@ def caption(lesion: Lesion) -> list[str]:
     )
     facts = [lesion.type or "type unknown", size, lesion.split or ""]
     return [lesion.lesion_id, ", ".join(fact for fact in facts if fact)]
+
+
+def shorten(text: str, fits: Callable[[str], bool]) -> str:
+    """Leave out the middle of a text until it fits; both ends of an id tell more than its middle."""
+    shown, kept = text, len(text)
+    while kept > 2 and not fits(shown):
+        kept -= 1
+        shown = f"{text[: (kept + 1) // 2]}\N{HORIZONTAL ELLIPSIS}{text[-(kept // 2) :]}"
+    return shown
 
 
 def save(picture: Image.Image, path: Path) -> None:
@@ -269,12 +279,3 @@ def _mask_of_key_slice(catalog: Catalog, crop: Crop) -> NDArray[np.bool_] | None
     found = read_region(catalog.location, f"{volume_id}/{MASK}", inside, MASK_ARRAY)[0] == label
     mask[inside.start[1] - y : inside.stop[1] - y, inside.start[2] - x : inside.stop[2] - x] = found
     return mask
-
-
-def _fit(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Leave out the middle of a line until it is no wider than that; both ends of an id tell more than its middle."""
-    fitted, kept = line, len(line)
-    while font.getlength(fitted) > width and kept > 2:
-        kept -= 1
-        fitted = f"{line[: (kept + 1) // 2]}...{line[-(kept // 2) :]}"
-    return fitted

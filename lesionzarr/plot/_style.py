@@ -6,6 +6,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from lesionzarr.errors import MissingExtraError, SettingError
+from lesionzarr.export.pictures import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +35,8 @@ SHORT = 10.0
 """Last number of a short logarithmic axis, by its first."""
 WIDTH_IN, HEIGHT_IN = 5.6, 3.6
 """Of a figure with one pair of axes, in inches."""
+TITLE_SHARE = 0.85
+"""Of the width that axes have with their labels, which stand to the left of where a title begins."""
 
 
 def new_axes(ax: Any = None, *, width: float = WIDTH_IN, height: float = HEIGHT_IN) -> Any:
@@ -94,8 +97,23 @@ def quiet(ax: Any, *, grid: str = "") -> None:
         ax.grid(axis=grid, color=FAINT, linewidth=0.6)
 
 
-def title(ax: Any, text: str) -> None:
-    ax.set_title(text, loc="left", fontsize="medium", color=INK)
+def title(ax: Any, *lines: str) -> None:
+    """Write lines over axes; of one that is too long the middle is left out."""
+    spec = ax.get_subplotspec()
+    share = ax.get_position().width if spec is None else len(spec.colspan) / spec.get_gridspec().ncols
+    room = TITLE_SHARE * share * ax.figure.bbox.width
+    heading = ax.set_title("", loc="left", fontsize="medium", color=INK)
+
+    def fits(text: str) -> bool:
+        heading.set_text(literal(text))
+        return bool(heading.get_window_extent().width <= room)
+
+    heading.set_text(literal("\n".join([shorten(line, fits) for line in lines])))
+
+
+def literal(text: str) -> str:
+    """Give a text that matplotlib writes as it is: a formula between two dollars may be anything in data."""
+    return text.replace("$", r"\$")
 
 
 def legend(ax: Any, **settings: Any) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from lesionzarr.errors import SettingError
 from lesionzarr.features.response import GROWTH, GROWTH_MM, SHRINKAGE
 from lesionzarr.features.tracks import check_columns, link_lesions, name_lesions, parse_dates
-from lesionzarr.plot._style import HEIGHT_IN, INK, LINES, UNKNOWN, WIDTH_IN, legend, new_row, quiet, title
+from lesionzarr.plot._style import HEIGHT_IN, INK, LINES, UNKNOWN, WIDTH_IN, legend, literal, new_row, quiet, title
 from lesionzarr.store.catalog import Catalog
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def growth(lesions: Catalog | pd.DataFrame, *, measure: str | None = None, ax: A
         title(axes, f"patient {patient}")
         axes.set_xlabel("days from the first study" if dated else "study")
         if number % COLUMNS == 0:
-            axes.set_ylabel(AXES.get(measure, measure))
+            axes.set_ylabel(literal(AXES.get(measure, measure)))
     _explain(panels[0], measure)
     return panels
 
@@ -192,7 +192,7 @@ def _name_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
     for value, name, colour in sorted(ends):
         place = max(value, place + APART * (high - low))
         axes.annotate(
-            name,
+            literal(name),
             (1.0, place),
             xycoords=("axes fraction", "data"),
             xytext=(3, 0),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesionzarr.export.pictures import middle_of
+from lesionzarr.export.pictures import middle_of, shorten
 from lesionzarr.lesion import Lesion
 from lesionzarr.plot.scroller import PIXELS, shrink, small_slice, to_figure, to_uri
 from lesionzarr.plot.voxels import SHEET, name_channel, sheet_of
@@ -30,7 +30,7 @@ SHEET_PIXELS = 640
 
 CELL = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;background:none;border:none"
 LONG = 30
-"""Letters of a cell of the table, of which UIDs have twice as many: both ends tell more than the middle."""
+"""Letters of a cell of the table, of which UIDs have twice as many."""
 FAINT = "opacity:.65"
 Facts = list[tuple[str, Any]]
 
@@ -177,16 +177,14 @@ def _facts(facts: Facts) -> str:
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     style = f"{CELL};white-space:nowrap"
     head = "".join(f'<th style="{style};{FAINT};font-weight:normal">{escape(name)}</th>' for name in names)
-    cells = ("".join(f'<td style="{style}">{_shorten(cell)}</td>' for cell in row) for row in rows)
+    cells = ("".join(f'<td style="{style}">{_short(cell)}</td>' for cell in row) for row in rows)
     body = "".join(f'<tr style="background:none">{row}</tr>' for row in cells)
     return f'<table style="border:none;margin:2px 0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _shorten(cell: str) -> str:
-    if len(cell) <= LONG:
-        return escape(cell)
-    short = f"{cell[:12]}\N{HORIZONTAL ELLIPSIS}{cell[-14:]}"
-    return f'<span title="{escape(cell, quote=True)}">{escape(short)}</span>'
+def _short(cell: str) -> str:
+    short = shorten(cell, lambda text: len(text) <= LONG)
+    return escape(cell) if short == cell else f'<span title="{escape(cell, quote=True)}">{escape(short)}</span>'
 
 
 def _pictures(images: Iterable[tuple[str, str]], width: int) -> str:

@@ -18,6 +18,7 @@ from lesionzarr.plot._style import (
     WIDTH_IN,
     colours_of,
     legend,
+    literal,
     new_axes,
     plain_ticks,
     quiet,
@@ -98,7 +99,9 @@ def lesion_map(lesions: Catalog | pd.DataFrame, *, ax: Any = None) -> Any:
         xlim=(0, 1), ylim=(1, 0), xlabel="from the patient's right (0) to left (1)", ylabel="from head (0) to feet (1)"
     )
     shown = named + [NO_TYPE] * (NO_TYPE in counts)
-    handles = [ax.scatter([], [], s=36, color=colours[name], label=f"{name}  {counts[name]:,}") for name in shown]
+    handles = [
+        ax.scatter([], [], s=36, color=colours[name], label=literal(f"{name}  {counts[name]:,}")) for name in shown
+    ]
     legend(ax, handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.2)
     quiet(ax)
     left_out = int((~there).sum())
@@ -159,7 +162,7 @@ def sizes(lesions: Catalog | pd.DataFrame, *, by: str | None = None, ax: Any = N
         drawn["medians"][0].set_gid(name)
     ax.set_xscale("log")
     plain_ticks(ax.xaxis, *ax.get_xlim())
-    ax.set_yticks(range(len(order)), [f"{name}  {len(groups.get_group(name)):,}" for name in order])
+    ax.set_yticks(range(len(order)), [literal(f"{name}  {len(groups.get_group(name)):,}") for name in order])
     ax.set_xlabel("long axis (mm)")
     quiet(ax, grid="x")
     ax.tick_params(axis="y", length=0)

@@ -146,8 +146,8 @@ def lesion(catalog: Catalog, lesion: str | Lesion, *, window: WindowLike | None 
     picture = render_lesion(catalog, found, window=window, scale=scale)
     _, rows, columns = grid.shape
     _, y_mm, x_mm = grid.spacing_mm
-    axes = new_axes(ax, width=5.0, height=5.0 * rows * y_mm / (columns * x_mm) + 0.4)
-    _show(axes, picture, (-x_mm / 2, (columns - 0.5) * x_mm, (rows - 0.5) * y_mm, -y_mm / 2), ", ".join(caption(found)))
+    axes = new_axes(ax, width=5.0, height=5.0 * rows * y_mm / (columns * x_mm) + 0.55)
+    _show(axes, picture, (-x_mm / 2, (columns - 0.5) * x_mm, (rows - 0.5) * y_mm, -y_mm / 2), *caption(found))
     return axes
 
 
@@ -219,10 +219,10 @@ def _extent_mm(crop: Crop) -> tuple[float, float, float, float]:
     return -x_mm / 2, (columns - 0.5) * x_mm, (rows - 0.5) * y_mm, -y_mm / 2
 
 
-def _show(axes: Any, picture: Image.Image, extent: tuple[float, float, float, float], text: str) -> None:
+def _show(axes: Any, picture: Image.Image, extent: tuple[float, float, float, float], *lines: str) -> None:
     axes.imshow(np.asarray(picture), extent=extent, aspect="equal", interpolation="antialiased")
     axes.set_axis_off()
-    title(axes, text)
+    title(axes, *lines)
     _draw_bar(axes, extent)
 
 

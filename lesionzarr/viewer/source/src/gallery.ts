@@ -1,7 +1,7 @@
 /** Thumbnails: the key slice round each lesion in its own window, read when it comes into sight. */
 
 import type { Box, Lesion, Volume } from "./catalog";
-import { figure, make, shorten } from "./dom";
+import { figure, make } from "./dom";
 import { closeUp, pixelSize } from "./marks";
 import { Rows } from "./rows";
 import { mark } from "./table";
@@ -14,6 +14,8 @@ const GAP = 8;
 const TEXT = 38;
 const AT_ONCE = 4;
 const KEPT = 600;
+/** Letters at the end of an id that are always seen. */
+const KEPT_END = 9;
 
 /** Part of a slice, half-open; it may reach over the edges. */
 interface Part {
@@ -75,13 +77,17 @@ export class Gallery {
   private makeTile(lesion: Lesion): HTMLElement {
     const frame = make("span", { class: "frame" });
     const size = lesion.longMm === null ? "" : `${figure(lesion.longMm)} mm`;
-    const facts = [lesion.type, size].filter(Boolean).join(", ") || "–";
+    // the style cuts the first part of a line alone: the end of an id and the size tell lesions apart
+    const cut = Math.max(0, lesion.id.length - KEPT_END);
+    const head = make("span", {}, lesion.id.slice(0, cut));
+    const tail = lesion.id.slice(cut);
+    const facts = size && lesion.type ? [make("span", {}, lesion.type), `, ${size}`] : [lesion.type || size || "–"];
     const tile = make(
       "button",
       { type: "button", class: "tile", role: "option", "data-lesion": lesion.id, title: lesion.id },
       frame,
-      make("span", { class: "name" }, shorten(lesion.id, 20)),
-      make("span", { class: "facts" }, facts),
+      make("span", { class: "name" }, head, tail),
+      make("span", { class: "facts" }, ...facts),
     );
     mark(tile, this.selected);
     tile.addEventListener("click", () => this.open(lesion));

@@ -57,15 +57,20 @@ class Page {
   private follow(): void {
     const id = new URLSearchParams(location.hash.slice(1)).get("lesion");
     const lesion = id === null ? this.chosen[0] : this.catalog.byId.get(id);
-    if (lesion) this.open(lesion);
-    else if (id !== null) showFault(new Fault(`no lesion ${id} in this store`));
+    if (lesion) {
+      // without a step to go back to
+      history.replaceState(null, "", addressOf(lesion));
+      this.open(lesion);
+    } else if (id !== null) showFault(new Fault(`no lesion ${id} in this store`));
   }
 
   /** Opens a lesion through the address, so that it can be sent, and gone back to. */
   private link(lesion: Lesion): void {
-    const hash = `#lesion=${encodeURIComponent(lesion.id)}`;
+    const hash = addressOf(lesion);
     if (location.hash === hash) this.open(lesion);
     else location.hash = hash;
+    // in one column the list stands below it
+    find("stage").scrollIntoView({ block: "nearest" });
   }
 
   private open(lesion: Lesion): void {
@@ -173,6 +178,10 @@ class Page {
     event.preventDefault();
     action();
   }
+}
+
+function addressOf(lesion: Lesion): string {
+  return `#lesion=${encodeURIComponent(lesion.id)}`;
 }
 
 function fill(select: HTMLSelectElement, all: string, counts: [string, number][]): void {

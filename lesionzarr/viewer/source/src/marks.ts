@@ -55,7 +55,8 @@ export function drawMarks(svg: SVGElement, lesion: Lesion, z: number, others: Le
 }
 
 function frame({ x0, y0, x1, y1 }: Box, kind: string, lesion: Lesion): SVGElement {
-  const place = { x: x0, y: y0, width: x1 - x0, height: y1 - y0 };
+  // the ends of a box are centres of pixels that are inside of it
+  const place = { x: x0 - 0.5, y: y0 - 0.5, width: x1 - x0 + 1, height: y1 - y0 + 1 };
   return draw("rect", { class: kind, "data-lesion": lesion.id, ...place }, draw("title", {}, lesion.id));
 }
 

@@ -26,6 +26,7 @@ from lesionzarr.store._bucket import Bucket
 from lesionzarr.store._folder import Folder
 from lesionzarr.store.generations import Pointer, publish, read_generation, read_pointer
 from lesionzarr.store.index import VOLUMES, write_catalog
+from lesionzarr.store.sync import copy_catalog
 from lesionzarr.store.tables import read_table, write_frame
 
 POINTER = layout.CATALOG_FILE
@@ -349,6 +350,60 @@ def test_damage_of_what_names_the_tables_is_told_and_mended(few, tmp_path, damag
     pd.testing.assert_frame_equal(lesionzarr.open(store).lesions, lesionzarr.open(few).lesions)
 
 
+def test_a_lost_name_of_the_tables_is_told_once_and_the_tables_are_no_leftovers(few, tmp_path, capsys):
+    store = shutil.copytree(few, tmp_path / "s.zarr")
+    mark(Folder(store), groups(Folder(store))[0], "new")
+    write_catalog(Folder(store))
+    (store / POINTER).unlink()
+    checked = lesionzarr.verify(store)
+    assert [(issue.kind, issue.file) for issue in checked.issues] == [("damaged-catalog", POINTER)]
+    assert "s.zarr/catalog/tables.json: missing" in checked.issues[0].message
+    assert checked.leftovers == ()
+    assert main(["info", str(store)]) == 1
+    assert "no catalog/tables.json" in capsys.readouterr().err
+
+
+def test_after_a_lost_name_the_next_catalog_has_the_highest_number(few, tmp_path):
+    store = shutil.copytree(few, tmp_path / "s.zarr")
+    for kind in ("second", "third"):
+        mark(Folder(store), groups(Folder(store))[0], kind)
+        write_catalog(Folder(store))
+    before = tables(Folder(store))
+    (store / POINTER).unlink()
+    write_catalog(Folder(store))
+    # it says the same
+    assert (read_generation(Folder(store)).revision, tables(Folder(store))) == (3, before)
+    (store / POINTER).unlink()
+    mark(Folder(store), groups(Folder(store))[0], "fourth")
+    write_catalog(Folder(store))
+    assert read_generation(Folder(store)).revision == 4
+    checked = lesionzarr.verify(store)
+    assert (checked.issues, checked.leftovers) == ((), ())
+    assert "fourth" in types(store)
+
+
+def test_a_volume_that_another_conversion_ends_meanwhile_is_not_called_damaged(few, tmp_path):
+    store = shutil.copytree(few, tmp_path / "s.zarr")
+    group = groups(Folder(store))[0]
+    data = (store / group).read_bytes()
+    (store / group).unlink()
+
+    class Busy(Folder):
+        """A folder in which the volume is there as soon as somebody has looked."""
+
+        def read(self, key):
+            found = super().read(key)
+            if key == group:
+                (store / group).write_bytes(data)
+            return found
+
+    assert write_catalog(Busy(store))[1] == []
+    (store / group).write_bytes(b"{")
+    assert [issue.kind for issue in write_catalog(Folder(store))[1]] == ["damaged-volume"]
+    (store / group).write_bytes(b"")
+    assert [issue.kind for issue in write_catalog(Folder(store))[1]] == ["damaged-volume"]
+
+
 def test_a_table_that_is_lost_is_named_and_written_again_under_its_name(few, tmp_path):
     store = shutil.copytree(few, tmp_path / "s.zarr")
     key = read_generation(Folder(store)).tables[1]
@@ -365,12 +420,11 @@ def test_a_copy_keeps_its_catalog_until_it_has_the_new_one(few, tmp_path):
     lesionzarr.sync(store, copy)
     mark(Folder(store), groups(Folder(store))[0], "new")
     write_catalog(Folder(store))
-    from lesionzarr.store.generations import copy_catalog
-
+    names = set(Folder(store).list_folders(layout.VOLUMES))
     for moment in (1, 2, 3):
         Stopping.left = moment
         with pytest.raises(StoppedError):
-            copy_catalog(Folder(store), Stopping(copy))
+            copy_catalog(Folder(store), Stopping(copy), read_pointer(Folder(store)), names)
         assert "new" not in types(copy)
     lesionzarr.sync(store, copy)
     assert "new" in types(copy)

@@ -227,6 +227,52 @@ def test_volumes_that_the_store_no_longer_has_are_kept_unless_they_are_to_go(sto
     assert contents(there) == contents(store)
 
 
+def test_a_volume_that_comes_while_a_store_is_copied_is_not_in_the_catalog_of_the_copy(store, there, tmp_path):
+    late = ids(store)[0]
+    shutil.move(store / "volumes" / late, tmp_path / "late")
+    main(["index", str(store)])
+
+    def add(*_):
+        if (tmp_path / "late").exists():
+            shutil.move(tmp_path / "late", store / "volumes" / late)
+            main(["index", str(store)])
+
+    lesionzarr.sync(store, there, progress=add)
+    assert lesionzarr.verify(there).issues == ()
+    assert late not in lesionzarr.open(there).volumes.index
+    lesionzarr.sync(store, there)
+    assert lesionzarr.verify(there).issues == ()
+    assert late in lesionzarr.open(there).volumes.index
+
+
+def test_a_catalog_of_other_volumes_than_the_store_has_is_not_copied(store, there, tmp_path):
+    name = ids(store)[0]
+    shutil.move(store / "volumes" / name, tmp_path / "aside")
+    lesionzarr.sync(store, there)
+    assert lesionzarr.verify(there).issues == ()
+    # and one of fewer
+    main(["index", str(store)])
+    shutil.move(tmp_path / "aside", store / "volumes" / name)
+    lesionzarr.sync(store, there)
+    assert lesionzarr.verify(there).issues == ()
+
+
+def test_deleted_volumes_are_not_in_a_catalog_that_is_derived(store, there):
+    lesionzarr.sync(store, there)
+    gone, damaged = ids(store)[:2]
+    shutil.rmtree(store / "volumes" / gone)
+    main(["index", str(store)])
+    (store / "volumes" / damaged / "zarr.json").write_text("{")
+    done = lesionzarr.sync(store, there, delete=True)
+    assert (done.deleted, [issue.item for issue in done.failed]) == ((gone,), [damaged])
+    assert lesionzarr.verify(there).issues == ()
+
+
+def test_a_web_server_is_no_destination(store, tmp_path):
+    with Static(tmp_path) as host, pytest.raises(StoreError, match="a web server is for reading"):
+        lesionzarr.sync(store, f"{host.endpoint}/copy.zarr")
+
+
 def test_what_is_half_written_is_not_copied(store, there):
     half = store / "volumes" / ids(store)[0]
     (half / "zarr.json").unlink()

@@ -21,7 +21,7 @@ from lesionzarr.cli import main
 from lesionzarr.converters.deeplesion import DeepLesion
 from lesionzarr.converters.lung_pet_ct_dx import LungPetCtDx
 from lesionzarr.converters.recist_dataset import RecistDataset
-from lesionzarr.errors import NotFoundError, SettingError
+from lesionzarr.errors import NotFoundError, SettingError, SourceError
 from lesionzarr.geometry import Grid
 from lesionzarr.samples import deeplesion
 from lesionzarr.series import SourceFile, Volume
@@ -391,12 +391,103 @@ def test_without_a_catalog_a_volume_without_group_is_an_issue(work, sample_store
     at(store, VOLUMES).unlink()
     lost = ids(store)[0]
     (store / "volumes" / lost / "zarr.json").unlink()
+    at(store, LESIONS).unlink()
     assert told(store) == [
+        ("", LESIONS, "damaged-catalog"),
         ("", VOLUMES, "damaged-catalog"),
         (lost, f"volumes/{lost}/zarr.json", "half-written"),
     ]
+    before = told(store)
+    done = lesionzarr.repair(store)
+    assert (done.catalog, told(store)) == (False, before)
     lesionzarr.repair(store, source)
     assert contents(store) == contents(sample_store)
+
+
+LOST_CATALOGS = {
+    "a garbled name": (lambda s: (s / layout.CATALOG_FILE).write_text("x"), layout.CATALOG_FILE),
+    "no name": (lambda s: (s / layout.CATALOG_FILE).unlink(), layout.CATALOG_FILE),
+    "no volumes": (lambda s: at(s, VOLUMES).unlink(), VOLUMES),
+    "no lesions": (lambda s: at(s, LESIONS).unlink(), LESIONS),
+}
+
+
+@pytest.mark.parametrize("damage", LOST_CATALOGS)
+def test_a_volume_that_is_lost_with_its_catalog_is_named_and_not_forgotten(work, sample_store, damage):
+    source, store = work
+    lost = next(path.parent.name for path in sorted(store.glob("volumes/*/zarr.json")) if lesions_of(path))
+    shutil.rmtree(store / "volumes" / lost)
+    inflict, file = LOST_CATALOGS[damage]
+    inflict(store)
+    expected = [("", file, "damaged-catalog"), (lost, f"volumes/{lost}/zarr.json", "missing-volume")]
+    assert told(store) == expected
+    done = lesionzarr.repair(store)
+    assert (done.catalog, sorted(issue.kind for issue in done.remaining)) == (
+        False,
+        ["damaged-catalog", "missing-volume"],
+    )
+    assert told(store) == expected
+    done = lesionzarr.repair(store, source)
+    assert (done.rewritten, done.catalog, done.remaining) == ((lost,), True, ())
+    assert contents(store) == contents(sample_store)
+
+
+def test_a_volume_without_lesions_is_remembered_by_the_catalog_before(sample, sample_store, tmp_path):
+    store = shutil.copytree(sample_store, tmp_path / "s.zarr")
+    first, second = ids(store)[:2]
+    document = json.loads((store / "volumes" / first / "zarr.json").read_text())
+    own = document["attributes"]["lesionzarr"]
+    own["lesions"] = []
+    document["attributes"]["lesionzarr"] = layout.seal(own)
+    (store / "volumes" / first / "zarr.json").write_text(json.dumps(document))
+    assert main(["index", str(store)]) == 0
+    # what the next catalog no longer has is gone
+    shutil.rmtree(store / "volumes" / second)
+    assert main(["index", str(store)]) == 0
+    assert told(store) == []
+    shutil.rmtree(store / "volumes" / first)
+    next(store.glob("catalog/3-*/volumes.parquet")).unlink()
+    assert [(item, kind) for item, _, kind in told(store)] == [("", "damaged-catalog"), (first, "missing-volume")]
+    assert lesionzarr.repair(store, sample).remaining == ()
+    assert first in lesionzarr.open(store).volumes.index
+
+
+def test_without_any_table_the_source_tells_which_volumes_are_lost(work, sample_store):
+    source, store = work
+    lost = ids(store)[0]
+    shutil.rmtree(store / "volumes" / lost)
+    report = (store / layout.REPORT).read_bytes()
+    shutil.rmtree(store / "catalog")
+    assert told(store) == [("", layout.CATALOG_FILE, "damaged-catalog")]
+    assert lesionzarr.repair(store, source).rewritten == (lost,)
+    (store / layout.REPORT).write_bytes(report)
+    assert contents(store) == contents(sample_store)
+
+
+def test_a_wrong_source_is_told_before_the_store_is_read(work, tmp_path, capsys):
+    _, store = work
+    looked = []
+    with pytest.raises(SourceError, match="none"):
+        lesionzarr.verify(store, source=tmp_path / "none", progress=lambda *done: looked.append(done))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SettingError, match=r"DL_info\.csv is not there"):
+        lesionzarr.verify(store, source=tmp_path / "empty", progress=lambda *done: looked.append(done))
+    assert looked == []
+    with pytest.raises(SourceError, match="none: nothing is there"):
+        lesionzarr.repair(store, tmp_path / "none")
+    # a sound store needs none
+    assert main(["repair", str(store), "--source", str(tmp_path / "none")]) == 1
+    assert main(["verify", str(store), "--source", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.count("nothing is there; name the folder of the dataset") == 2
+
+
+def test_a_damaged_root_is_told_with_the_repair_that_mends_it(work, capsys):
+    _, store = work
+    (store / "zarr.json").write_text("{")
+    assert main(["info", str(store)]) == 1
+    assert "run `lesionzarr repair`" in capsys.readouterr().err
+    assert main(["repair", str(store)]) == 0
+    assert main(["info", str(store)]) == 0
 
 
 def test_repairing_without_a_source_keeps_the_catalog_that_tells_what_is_lost(work):
@@ -561,7 +652,7 @@ def test_memory_is_one_shard_and_its_voxels_for_each_thread(tmp_path):
     write_volume(location, volume, voxels, {"converter": "deeplesion"}, "portable")
     shard = layout.SHARD_SLICES * 256 * 256 * 2
     del voxels
-    assert verify_store(location, threads=1).counts["issues"] == 2  # no catalog
+    assert verify_store(location, threads=1).counts["issues"] == 1  # no catalog
     tracemalloc.start()
     verify_store(location, threads=1)
     _, peak = tracemalloc.get_traced_memory()

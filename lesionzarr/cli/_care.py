@@ -21,7 +21,7 @@ from lesionzarr.cli._arguments import (
 from lesionzarr.cli._convert import add_setting
 from lesionzarr.cli._print import IN_JSON, print_counts, print_issues
 from lesionzarr.converters._base import converter_names, load_converter
-from lesionzarr.converters._care import repair, verify
+from lesionzarr.converters._care import open_source, repair, verify
 from lesionzarr.store._parallel import cores
 from lesionzarr.store.claims import check_writable
 from lesionzarr.store.location import open_location, shown
@@ -30,6 +30,8 @@ from lesionzarr.store.verify import reach_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from lesionzarr.converters._care import Repair
 
 
 def add_verify(commands: Any) -> None:
@@ -80,7 +82,10 @@ def add_repair(commands: Any) -> None:
 def _repair(arguments: argparse.Namespace) -> int:
     options = storage_options(arguments, arguments.store)
     # before hours of reading, not after them
-    check_writable(reach_store(open_location(arguments.store, options)))
+    location = reach_store(open_location(arguments.store, options))
+    check_writable(location)
+    if arguments.source is not None:
+        open_source(location, arguments.source, dict(arguments.source_options), _options(arguments))
     with show_count("B") as progress:
         found = verify(arguments.store, threads=arguments.threads, storage_options=options, progress=progress)
     with show_progress() as slices:
@@ -97,23 +102,27 @@ def _repair(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(done.to_json(), indent=1))
     else:
-        for name in done.rewritten:
-            print(f"rewritten: volume {name}")
-        for name in done.by_others:
-            print(f"rewritten by another: volume {name}")
-        for name in done.deleted:
-            print(f"deleted: {name}, a copy of another volume")
-        if done.groups:
-            print("rewritten: the groups round the volumes")
-        if done.catalog:
-            print("rewritten: the catalog")
-        if not found.issues:
-            print("nothing is damaged")
-        for issue in done.changed:
-            print(f"noted: {issue.message}")
-        for issue in done.remaining:
-            print(f"remaining: {issue.message}", file=sys.stderr)
+        _print_repair(done, is_damaged=bool(found.issues))
     return 1 if done.remaining else 0
+
+
+def _print_repair(done: Repair, *, is_damaged: bool) -> None:
+    for name in done.rewritten:
+        print(f"rewritten: volume {name}")
+    for name in done.by_others:
+        print(f"rewritten by another: volume {name}")
+    for name in done.deleted:
+        print(f"deleted: {name}, a copy of another volume")
+    if done.groups:
+        print("rewritten: the groups round the volumes")
+    if done.catalog:
+        print("rewritten: the catalog")
+    if not is_damaged:
+        print("nothing is damaged")
+    for issue in done.changed:
+        print(f"noted: {issue.message}")
+    for issue in done.remaining:
+        print(f"remaining: {issue.message}", file=sys.stderr)
 
 
 def add_sync(commands: Any) -> None:

@@ -5,18 +5,23 @@ A repair takes what the intact volumes say of their making: converter, settings 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionzarr.converters._base import Converter, load_converter, make_converter
 from lesionzarr.converters._plan import plan_conversion
 from lesionzarr.converters._run import convert_volumes, description, source_path
-from lesionzarr.errors import NotFoundError, SettingError, StoreError
+from lesionzarr.errors import NotFoundError, SettingError, SourceError, StoreError
 from lesionzarr.report import Issue
 from lesionzarr.store import layout
+from lesionzarr.store._verify_catalog import read_tables
+from lesionzarr.store._verify_shards import Fault
+from lesionzarr.store._verify_volume import OWN, check_seal
 from lesionzarr.store.claims import Run
-from lesionzarr.store.generations import read_generation
+from lesionzarr.store.generations import find_generations, read_generation
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.location import Location, open_location
 from lesionzarr.store.tables import read_table
@@ -26,10 +31,9 @@ from lesionzarr.store.writer import create_store, delete_volume, read_attributes
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from lesionzarr.converters._run import Progress
-    from lesionzarr.series import Volume
+    from lesionzarr.series import Scan, Volume
     from lesionzarr.source import SourcePath
 
 
@@ -122,13 +126,13 @@ def verify(
         The store cannot be reached.
     """
     location = open_location(url, storage_options)
+    # before hours of reading, not after them
+    scan = None if source is None else open_source(reach_store(location), source, source_options, options).scan()
     found = verify_store(location, sample=sample, seed=seed, threads=threads, progress=progress)
-    if source is None:
+    if scan is None:
         return found
-    location = location.reached()
-    converter = _converter(_recipe(location, found), source, source_options, options)
     known = {issue.item for issue in found.issues}
-    told = tuple(issue for issue in _compare(location, converter) if issue.item not in known)
+    told = tuple(issue for issue in _compare(location.reached(), scan) if issue.item not in known)
     counts = {**found.counts, "issues": len(found.issues) + len(told), "issues: source": len(told)}
     return replace(found, issues=(*found.issues, *told), counts=counts)
 
@@ -186,14 +190,12 @@ def repair(
     location = reach_store(open_location(url, storage_options))
     # its lease is written before anything is read: a store that cannot be written is so told at once
     with Run(location) as run:
+        converter = None if source is None else open_source(location, source, source_options, options)
         found = verification or verify_store(location)
-        recipe = _recipe(location, found)
-        converter = None
-        if source is not None and found.damaged:
-            converter = _converter(recipe, source, source_options, options)
+        recipe = _recipe(location)
         groups = _restore_groups(location, found, recipe)
         written = Repair(groups=groups)
-        if converter is not None:
+        if converter is not None and (found.damaged or _has_forgotten(location, found)):
             written = replace(_rewrite(location, converter, found, recipe, run, workers, progress), groups=groups)
         return _finish(location, found, written)
 
@@ -206,7 +208,11 @@ def _finish(location: Location, found: Verification, written: Repair) -> Repair:
     deleted, kept = _delete_copies(location, found, {issue.item for issue in (*lost, *failed)})
     stale = [issue for issue in found.issues if issue.kind in OF_THE_CATALOG]
     # deriving would forget a volume that is lost, and so that it has been there
-    safe = any(issue.kind == "damaged-catalog" for issue in stale) or not (lost or failed)
+    if any(issue.kind == "damaged-catalog" for issue in stale):
+        # the next check sees again what is wrong with one whose group is there
+        safe = not any(_is_gone(location, issue.item) for issue in (*lost, *failed))
+    else:
+        safe = not (lost or failed)
     derived = safe and bool(whole or stale)
     if derived:
         write_catalog(location)
@@ -214,9 +220,13 @@ def _finish(location: Location, found: Verification, written: Repair) -> Repair:
     return replace(written, deleted=tuple(deleted), catalog=derived, remaining=remaining)
 
 
-def _compare(location: Location, converter: Converter) -> Iterator[Issue]:
+def _is_gone(location: Location, volume_id: str) -> bool:
+    return location.size(f"{layout.volume_key(volume_id)}/{layout.GROUP_FILE}") is None
+
+
+def _compare(location: Location, scan: Scan) -> Iterator[Issue]:
     """Tell what a conversion would do to a store."""
-    plan = plan_conversion(converter.scan(), location, None)
+    plan = plan_conversion(scan, location, None)
     there = set(location.list_folders(layout.VOLUMES))
     for volume in plan.convert:
         if volume.volume_id in there:
@@ -232,28 +242,57 @@ def _changed(location: Location, volume: Volume, kind: str, fault: str) -> Issue
     return Issue(kind, volume.volume_id, "", text)
 
 
-def _recipe(location: Location, found: Verification) -> _Recipe:
-    """Read from the first volume that can be read, intact ones first, how a store was made."""
-    damaged = set(found.damaged)
-    for volume_id in sorted(location.list_folders(layout.VOLUMES), key=lambda name: name in damaged):
+def _recipe(location: Location) -> _Recipe:
+    """Read from the first volume whose attributes are sound, or else can be read, how a store was made."""
+    readable = None
+    for volume_id in location.list_folders(layout.VOLUMES):
         own = read_attributes(location, volume_id)
         try:
             made = own["provenance"] if own else {}
-            return _Recipe(made["converter"], made["profile"], made.get("settings") or {})
+            recipe = _Recipe(made["converter"], made["profile"], made.get("settings") or {})
+            check_seal(own or {}, OWN)
         except (KeyError, TypeError):
             continue
-    root = read_root(location)
-    if root is None:
+        except Fault:
+            readable = readable or recipe
+        else:
+            return recipe
+    root = None if readable else read_root(location)
+    if readable is None and root is None:
         raise NotFoundError(f"{location.name}: nothing in it says how it was made; convert again")
-    return _Recipe(root["source"], "portable")
+    return readable or _Recipe((root or {})["source"], "portable")
 
 
-def _converter(
-    recipe: _Recipe, source: str | Path, source_options: Mapping[str, Any] | None, options: Mapping[str, Any]
+def open_source(
+    location: Location, source: str | Path, source_options: Mapping[str, Any] | None, options: Mapping[str, Any]
 ) -> Converter:
-    """Make the converter that a store was made with; files that it was given are found in the source by their names."""
+    """Make the converter that a store was made with; files that it was given are found in the source by their names.
+
+    Parameters
+    ----------
+    location
+        The store.
+    source, source_options, options
+        As of `repair`.
+
+    Returns
+    -------
+    Converter
+
+    Raises
+    ------
+    NotFoundError
+        Nothing in the store says how it was made.
+    SettingError
+        A file that the store was made with is not in the source, or an option that the converter does not have.
+    SourceError
+        Nothing is at `source`.
+    """
+    recipe = _recipe(location)
     known = {item.name: item.metadata for item in fields(load_converter(recipe.converter))}
     place = partial(source_path, source_options or {})
+    if not _exists(place(source)):
+        raise SourceError(f"{source}: nothing is there; name the folder of the dataset with --source")
     settings: dict[str, Any] = {}
     for name, value in recipe.settings.items():
         if name in options or name not in known:
@@ -264,6 +303,13 @@ def _converter(
             paths = [_find(place(source), name, file) for file in value]
             settings[name] = paths if known[name].get("many") else paths[0]
     return make_converter(recipe.converter, source, {**settings, **options}, place)
+
+
+def _exists(path: SourcePath) -> bool:
+    if isinstance(path, Path):
+        return path.exists()
+    # a web server lists nothing
+    return str(path).lower().startswith("http") or path.is_dir() or path.is_file()
 
 
 def _find(source: SourcePath, name: str, file: str) -> SourcePath:
@@ -295,15 +341,12 @@ def _rewrite(
     progress: Callable[[Progress], None] | None,
 ) -> Repair:
     """Write the damaged volumes anew; what went wrong with some is what remains."""
-    there = {volume.volume_id: volume for volume in converter.scan().volumes}
-    failed = [
-        Issue("failed-volume", name, "", f"{location.name}: volume {name}: the source does not have it")
-        for name in found.damaged
-        if name not in there
-    ]
+    scan = converter.scan()
+    there = {volume.volume_id: volume for volume in scan.volumes}
+    failed = [_not_there(location, name) for name in found.damaged if name not in there]
     recorded = _recorded(location, found)
     by_profile: dict[str, list[Volume]] = {}
-    for name in found.damaged:
+    for name in sorted({*found.damaged, *(_forgotten(location, scan) if _has_forgotten(location, found) else ())}):
         if name in there:
             profile, _ = recorded.get(name, (recipe.profile, ""))
             by_profile.setdefault(profile, []).append(there[name])
@@ -325,20 +368,52 @@ def _rewrite(
     return Repair(tuple(rewritten), tuple(by_others), changed=tuple(changed), remaining=tuple(failed))
 
 
+def _not_there(location: Location, volume_id: str) -> Issue:
+    text = f"{location.name}: volume {volume_id}: the source does not have it"
+    if _is_gone(location, volume_id):
+        text = f"{text}; if it is to be gone, derive the catalog anew (`lesionzarr index`)"
+    return Issue("failed-volume", volume_id, "", text)
+
+
+def _has_forgotten(location: Location, found: Verification) -> bool:
+    """Tell whether no catalog says for sure which volumes there were."""
+    damaged = any(issue.kind == "damaged-catalog" for issue in found.issues)
+    return damaged and read_tables(location)[0].volumes is None
+
+
+def _forgotten(location: Location, scan: Scan) -> set[str]:
+    """Give the volumes of a source that the store may have had, and has not, but for those that it has otherwise."""
+    there = set(location.list_folders(layout.VOLUMES))
+    absent = tuple(volume for volume in scan.volumes if volume.volume_id not in there)
+    plan = plan_conversion(replace(scan, volumes=absent), location, None)
+    others = {new_id for new_ids in plan.replaced.values() for new_id in new_ids}
+    return {volume.volume_id for volume in plan.convert} - others
+
+
 def _recorded(location: Location, found: Verification) -> dict[str, tuple[str, str]]:
     """Give profile and checksum of the voxels of damaged volumes, from their attributes or else from the catalog."""
-    try:
-        table = read_table(location, read_generation(location).tables[0], "volume_id")
-        rows = zip(table.index, table["profile"], table["voxels"], strict=True)
-        recorded = {name: (profile, voxels) for name, profile, voxels in rows if profile in layout.PROFILES}
-    except (StoreError, KeyError, ValueError):
-        recorded = {}
+    recorded = _catalogued(location)
     distrusted = {issue.item for issue in found.issues if issue.kind == "damaged-attributes"}
     for name in set(found.damaged) - distrusted:
         own = read_attributes(location, name)
         if own is not None:
             recorded[name] = own["provenance"]["profile"], own["provenance"]["voxels"]
     return recorded
+
+
+def _catalogued(location: Location) -> dict[str, tuple[str, str]]:
+    """Give profile and checksum of the voxels of every volume, from the last catalog that can be read."""
+    found = find_generations(location)
+    with suppress(StoreError):
+        found = [read_generation(location), *found]
+    for generation in found:
+        try:
+            table = read_table(location, generation.tables[0], "volume_id")
+            rows = zip(table.index, table["profile"], table["voxels"], strict=True)
+            return {name: (profile, voxels) for name, profile, voxels in rows if profile in layout.PROFILES}
+        except (StoreError, KeyError, ValueError):
+            continue
+    return {}
 
 
 def _changes(location: Location, rewritten: list[str], recorded: dict[str, tuple[str, str]]) -> Iterator[Issue]:

@@ -13,8 +13,9 @@ from lesionzarr.errors import IntegrityError
 from lesionzarr.report import Issue
 from lesionzarr.store import layout
 from lesionzarr.store._verify_shards import Fault, read_object
-from lesionzarr.store.generations import Generation, read_generation
+from lesionzarr.store.generations import Generation, find_generations, is_of_catalog, read_generation
 from lesionzarr.store.index import LESIONS, VOLUMES
+from lesionzarr.store.listing import is_web
 from lesionzarr.store.tables import GENERATION
 
 if TYPE_CHECKING:
@@ -54,11 +55,13 @@ class Tables:
     volumes: Table | None
     lesions: Table | None
     generation: Generation | None
-    """None where what names them is damaged."""
+    """None where what names them is damaged or lost."""
+    known: frozenset[str]
+    """Ids of the volumes that the catalog has, or where that cannot be read, as far as other tables tell."""
 
     def knows(self, key: str) -> bool:
-        """Tell whether an object is a table of this catalog, or of the one before."""
-        return self.generation is not None and self.generation.knows(key)
+        """Tell whether an object is a table of this catalog, or of the one before; of any, where none is named."""
+        return is_of_catalog(key) if self.generation is None else self.generation.knows(key)
 
     def apart(self) -> Iterator[Issue]:
         """Tell that the two are not of one writing, which each of them says in its metadata."""
@@ -72,14 +75,13 @@ class Tables:
 
     def missing(self, there: set[str]) -> Iterator[Issue]:
         """Tell volumes that the catalog has and the store has not, once each."""
-        known = set(self.volumes.places) if self.volumes else set()
-        for volume_id in sorted(known - there):
+        for volume_id in sorted(self.known - there):
             group = f"{layout.volume_key(volume_id)}/{layout.GROUP_FILE}"
             text = f"{self.name}/{group}: missing, and the catalog has the volume; write it anew from its source"
             told = f"{text} (`lesionzarr repair --source`), or, if it is to be gone, {REMEDY}"
             yield Issue("missing-volume", volume_id, group, told)
         if self.lesions:
-            for volume_id in sorted(set(self.lesions.places) - there - known):
+            for volume_id in sorted(set(self.lesions.places) - there - self.known):
                 yield self._issue("stale-lesions", volume_id, self.lesions, "has lesions of a volume that is not there")
 
     def compare(self, checked: Checked) -> Iterator[Issue]:
@@ -102,21 +104,61 @@ class Tables:
 
 def read_tables(location: Location) -> tuple[Tables, list[Issue]]:
     """Read both tables; what cannot be read is told."""
-    issues: list[Issue] = []
-    tables: list[Table | None] = []
     try:
         generation = read_generation(location)
     except IntegrityError:
-        text = f"{location.name}/{layout.CATALOG_FILE}: damaged; {REMEDY}"
-        issue = Issue("damaged-catalog", "", layout.CATALOG_FILE, text)
-        return Tables(location.name, None, None, None), [issue]
+        return _unnamed(location, "damaged")
+    tables: list[Table | None] = []
+    faults: dict[str, str] = {}
     for key, schema in zip(generation.tables, TABLES, strict=True):
         try:
             tables.append(_parse_table(key, read_object(location, key), schema))
         except Fault as fault:
             tables.append(None)
-            issues.append(Issue("damaged-catalog", "", key, f"{location.name}/{key}: {fault}; {REMEDY}"))
-    return Tables(location.name, tables[0], tables[1], generation), issues
+            faults[key] = str(fault)
+    if generation.checksum is None and list(faults.values()) == ["missing", "missing"]:
+        # no store of the first versions
+        return _unnamed(location, "missing")
+    volumes, lesions = tables
+    known = frozenset(volumes.places) if volumes else _recall(location, lesions)
+    issues = [_damaged(location, key, fault) for key, fault in faults.items()]
+    return Tables(location.name, volumes, lesions, generation, known), issues
+
+
+def _unnamed(location: Location, fault: str) -> tuple[Tables, list[Issue]]:
+    issues = [_damaged(location, layout.CATALOG_FILE, fault)]
+    return Tables(location.name, None, None, None, _recall(location, None)), issues
+
+
+def _damaged(location: Location, key: str, fault: str) -> Issue:
+    return Issue("damaged-catalog", "", key, f"{location.name}/{key}: {fault}; {REMEDY}")
+
+
+def _recall(location: Location, lesions: Table | None) -> frozenset[str]:
+    """Give the volumes of a catalog whose own table of them is lost, by the last tables that can be read.
+
+    A volume whose lesions `lesions`, the table that is left, does not have is gone, unless it had none before.
+    """
+    known = set(lesions.places) if lesions else set()
+    for generation in [] if is_web(location) else find_generations(location):
+        volumes, older = (_read_whole(location, generation, number) for number in range(len(TABLES)))
+        if volumes:
+            rows = volumes.rows.select(["volume_id", "lesions"]).to_pylist()
+            return frozenset(known | {row["volume_id"] for row in rows if not (lesions and row["lesions"])})
+        if older and not lesions:
+            lesions, known = older, set(older.places)
+    return frozenset(known)
+
+
+def _read_whole(location: Location, generation: Generation, number: int) -> Table | None:
+    """Read a table of a catalog; None unless it is there, and of that catalog."""
+    key = generation.tables[number]
+    try:
+        table = _parse_table(key, read_object(location, key), TABLES[number])
+    except Fault:
+        return None
+    mark = (table.rows.schema.metadata or {}).get(GENERATION, b"").decode("ascii", "replace")
+    return table if mark[:12] == generation.checksum else None
 
 
 def _parse_table(key: str, data: bytes, schema: pa.Schema) -> Table:

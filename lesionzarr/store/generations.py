@@ -60,7 +60,8 @@ class Generation:
         if key in FIXED:
             return self.revision <= 1
         table = TABLE.fullmatch(key)
-        return key in self.tables or (table is not None and int(table[1]) == self.revision - 1)
+        # of the same number are those of a writer that came second
+        return key in self.tables or (table is not None and int(table[1]) in {self.revision - 1, self.revision})
 
 
 def is_of_catalog(key: str) -> bool:
@@ -107,6 +108,16 @@ def read_generation(location: Location) -> Generation:
     return read_pointer(location).generation(location.name)
 
 
+def find_generations(location: Location) -> list[Generation]:
+    """List the catalogs of which there are tables, the last first, whether they are named or not.
+
+    Their checksums are as long as the names of folders have them.
+    """
+    names = filter(FOLDER.fullmatch, location.list_folders(layout.CATALOG))
+    found = (Generation(int(number), checksum) for number, _, checksum in (name.partition("-") for name in names))
+    return sorted(found, key=lambda one: (-one.revision, one.folder))
+
+
 def read_pointer(location: Location) -> Pointer:
     """Read the object that names the tables."""
     if not isinstance(location, Bucket):
@@ -151,7 +162,11 @@ def publish(location: Location, before: Pointer, checksum: str, tables: list[byt
     try:
         old = before.generation(location.name)
     except IntegrityError:
-        old = Generation(max(_revisions(location).values(), default=0))
+        old = Generation()
+    if old.checksum is None:
+        # what named them may be lost: theirs stay, and these are the last
+        others = (one for one in find_generations(location) if one.checksum != checksum[:12])
+        old = Generation(max((one.revision for one in others), default=0))
     same = old.checksum == checksum
     new = old if same else Generation(max(old.revision + 1, revision), checksum)
     for key, table in zip(new.tables, tables, strict=True):
@@ -164,20 +179,6 @@ def publish(location: Location, before: Pointer, checksum: str, tables: list[byt
         return False
     _delete_older(location, new.revision)
     return True
-
-
-def copy_catalog(source: Location, there: Location) -> bool:
-    """Copy the catalog of a store; tell whether there is one to copy, and none was written there meanwhile."""
-    before = read_pointer(there)
-    try:
-        generation = read_generation(source)
-    except IntegrityError:
-        return False
-    volumes, lesions = (source.read(key) for key in generation.tables)
-    # under fixed names nothing tells that both are of one writing
-    if generation.checksum is None or volumes is None or lesions is None:
-        return False
-    return publish(there, before, generation.checksum, [volumes, lesions], generation.revision)
 
 
 def _told(generation: Generation) -> dict[str, Any]:
@@ -245,18 +246,12 @@ def _locked(location: Location) -> Iterator[None]:
         yield
 
 
-def _revisions(location: Location) -> dict[str, int]:
-    """Give the number of each catalog of which there are tables, by their folder."""
-    found = ((name, FOLDER.fullmatch(name)) for name in location.list_folders(layout.CATALOG))
-    return {name: int(match[1]) for name, match in found if match}
-
-
 def _delete_older(location: Location, revision: int) -> None:
     """Delete the tables that were replaced before the last ones."""
     # the catalog is written: what cannot be deleted takes room, which `verify` tells
     with suppress(StoreError):
-        for name, number in _revisions(location).items():
-            if number < revision - 1:
-                location.delete_tree(f"{layout.CATALOG}/{name}")
+        for one in find_generations(location):
+            if one.revision < revision - 1:
+                location.delete_tree(f"{layout.CATALOG}/{one.folder}")
         for key in FIXED if revision > 1 else ():
             location.delete(key)

@@ -14,7 +14,7 @@ from lesionzarr.store import layout
 from lesionzarr.store._ordered import map_in_order
 from lesionzarr.store.generations import publish, read_pointer
 from lesionzarr.store.tables import ARROW, make_table, write_together
-from lesionzarr.store.writer import has_mask, read_attributes
+from lesionzarr.store.writer import has_mask
 
 if TYPE_CHECKING:
     from lesionzarr.store.location import Location
@@ -109,10 +109,15 @@ def _order(row: dict[str, Any]) -> tuple[bool, int, str]:
 
 def _read_own(location: Location, volume_id: str) -> dict[str, Any] | None:
     """Read a volume's attributes; None for one that is half written, which the next conversion makes anew."""
-    own = read_attributes(location, volume_id)
     group = f"{layout.volume_key(volume_id)}/{layout.GROUP_FILE}"
-    if own is None and location.size(group):
-        raise IntegrityError(f"{location.name}/{group}: damaged; convert the volume again")
+    # one look: asked twice, one that another conversion ends meanwhile is absent first, and there then
+    data = location.read(group)
+    if data is None:
+        return None
+    try:
+        own: dict[str, Any] = json.loads(data)["attributes"]["lesionzarr"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{location.name}/{group}: damaged; convert the volume again") from error
     return own
 
 

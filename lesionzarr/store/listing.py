@@ -46,8 +46,7 @@ def list_store(location: Location) -> Listing:
     StoreError
         The store cannot be reached, or cannot be listed and has no catalog.
     """
-    plain = getattr(location, "url", "").startswith(("http://", "https://"))
-    found = _ask(location) if plain else location.list_objects("")
+    found = _ask(location) if is_web(location) else location.list_objects("")
     volumes: dict[str, dict[str, int]] = {}
     others: dict[str, int] = {}
     for key, size in found.items():
@@ -63,6 +62,11 @@ def list_store(location: Location) -> Listing:
         {name: objects for name, objects in sorted(volumes.items()) if name not in whole},
         others,
     )
+
+
+def is_web(location: Location) -> bool:
+    """Tell whether a store is on a plain web server, which lists nothing and takes nothing."""
+    return getattr(location, "url", "").startswith(("http://", "https://"))
 
 
 def _ask(location: Location) -> dict[str, int]:

@@ -11,15 +11,18 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from lesionzarr.errors import IntegrityError, NotFoundError, SettingError, StoreError
 from lesionzarr.report import Issue
 from lesionzarr.store import layout
 from lesionzarr.store._parallel import work_through
 from lesionzarr.store._verify_shards import Fault, damage, index_bytes, read_object
 from lesionzarr.store._verify_volume import OWN, check_seal, parse_document
-from lesionzarr.store.generations import copy_catalog, is_of_catalog
+from lesionzarr.store.generations import is_of_catalog, publish, read_pointer
 from lesionzarr.store.index import write_catalog
-from lesionzarr.store.listing import Listing, list_store
+from lesionzarr.store.listing import Listing, is_web, list_store
 from lesionzarr.store.location import open_location
 from lesionzarr.store.writer import delete_volume, has_mask, read_root
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
+    from lesionzarr.store.generations import Pointer
     from lesionzarr.store.location import Location
 
 THREADS = 8
@@ -83,7 +87,7 @@ def sync(
     A volume is skipped where its group is the same there and each of its objects has the same length; one whose lesions
     alone have changed keeps its shards. The checksums of every shard are looked at on its way, and its length at its
     end. Volumes that the source does not have are kept, unless `delete` says otherwise; where some are kept, or have
-    failed, the catalog is derived from what is there.
+    failed, or the store is being written, the catalog is derived from what is there.
 
     Parameters
     ----------
@@ -120,10 +124,13 @@ def sync(
     source, there = open_location(store, storage_options), open_location(destination, destination_options)
     if source == there:
         raise SettingError(f"{there.name}: source and destination are the same")
+    if is_web(there):
+        raise StoreError(f"{there.name}: a web server is for reading; name a folder or a bucket")
     _open_destination(source, there)
     source, there = source.reached(), there.reached()
     # before the listings, which may take long: a destination that cannot be written is so found at once
     _copy_groups(source, there)
+    named = read_pointer(source)
     have, has = list_store(source), list_store(there)
     total = sum(sum(objects.values()) for objects in have.volumes.values())
     copied: list[_Copied] = []
@@ -141,9 +148,12 @@ def sync(
             progress(done, total)
     gone = sorted(set(has.volumes) - set(have.volumes))
     failed = [one for one in copied if one.fault is not None]
-    _copy_catalog(source, there, have, derive=bool(failed or (gone and not delete)))
+    _copy_others(source, there, have)
+    copies = not (failed or (gone and not delete)) and copy_catalog(source, there, named, set(have.volumes))
     for volume_id in gone if delete else ():
         delete_volume(there, volume_id)
+    if not copies:
+        write_catalog(there)
     return _told(source, have, copied, gone, delete=delete)
 
 
@@ -198,8 +208,8 @@ def _copy_groups(source: Location, there: Location) -> None:
         there.write(key, data)
 
 
-def _copy_catalog(source: Location, there: Location, have: Listing, *, derive: bool) -> None:
-    """Copy the catalog and whatever else belongs to no volume; or derive the catalog from what is there."""
+def _copy_others(source: Location, there: Location, have: Listing) -> None:
+    """Copy what belongs to no volume, but for the catalog."""
     groups = {layout.GROUP_FILE, f"{layout.VOLUMES}/{layout.GROUP_FILE}"}
     for key in sorted(set(have.others) - groups):
         if is_of_catalog(key):
@@ -207,8 +217,46 @@ def _copy_catalog(source: Location, there: Location, have: Listing, *, derive: b
         data = source.read(key)
         if data is not None and not key.endswith(PART) and there.read(key) != data:
             there.write(key, data)
-    if derive or not copy_catalog(source, there):
-        write_catalog(there)
+
+
+def copy_catalog(source: Location, there: Location, named: Pointer, volume_ids: set[str]) -> bool:
+    """Copy the catalog of a store, if it tells of what was copied.
+
+    Parameters
+    ----------
+    source, there
+        The store and its copy.
+    named
+        What named the tables of `source` before its volumes were listed.
+    volume_ids
+        Those that were copied.
+
+    Returns
+    -------
+    bool
+        False, and nothing is copied, where the store has no catalog, or another than before, or one of other volumes,
+        or a catalog was written at the copy meanwhile.
+    """
+    before = read_pointer(there)
+    try:
+        generation = named.generation(source.name)
+    except IntegrityError:
+        return False
+    volumes, lesions = (source.read(key) for key in generation.tables)
+    # under fixed names nothing tells that both are of one writing
+    if generation.checksum is None or volumes is None or lesions is None:
+        return False
+    if read_pointer(source).data != named.data or _ids(volumes) != volume_ids:
+        return False
+    return publish(there, before, generation.checksum, [volumes, lesions], generation.revision)
+
+
+def _ids(table: bytes) -> set[str] | None:
+    """Give the ids in a table of volumes; None of a damaged one."""
+    try:
+        return set(pq.read_table(pa.BufferReader(table), columns=["volume_id"])["volume_id"].to_pylist())
+    except (pa.ArrowException, OSError, ValueError, KeyError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lesionzarr.errors import IntegrityError, StoreError
-from lesionzarr.store.generations import read_generation
+from lesionzarr.store import layout
+from lesionzarr.store.generations import FIXED, read_generation
 
 if TYPE_CHECKING:
     from lesionzarr.store.location import Location
@@ -78,7 +79,9 @@ def _read_marked(location: Location, key: str, index: str) -> tuple[pd.DataFrame
     """Read a table as `read_table`, and what it shares with those that belong to it; None in stores of old versions."""
     data = location.read(key)
     if data is None:
-        raise StoreError(f"{location.name}: no {key}; the conversion did not end: run it again, or `lesionzarr index`")
+        # only stores of the first versions have them under fixed names
+        lost = layout.CATALOG_FILE if key in FIXED else key
+        raise StoreError(f"{location.name}: no {lost}; the conversion did not end: run it again, or `lesionzarr index`")
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True, read_dictionary=REPEATED)
     except (pa.ArrowException, OSError) as error:

@@ -219,7 +219,7 @@ def _half_written(location: Location, listing: Listing, tables: Tables) -> tuple
     what = "half written" if tables.volumes else "half written, or its group is lost"
     told = []
     for volume_id in listing.half_written:
-        if not (tables.volumes and volume_id in tables.volumes.places):
+        if volume_id not in tables.known:
             key = layout.volume_key(volume_id)
             text = f"{location.name}/{key}: {what}; convert again, or delete it"
             told.append(Issue("half-written", volume_id, f"{key}/{layout.GROUP_FILE}", text))

@@ -99,7 +99,7 @@ def read_root(location: Location) -> dict[str, Any] | None:
     try:
         attributes = json.loads(data).get("attributes", {})
     except (ValueError, AttributeError) as error:
-        raise IntegrityError(f"{location.name}/zarr.json: damaged ({error}); delete it and convert again") from error
+        raise IntegrityError(f"{location.name}/zarr.json: damaged ({error}); run `lesionzarr repair`") from error
     return layout.check_root(attributes, location.name)
 
 

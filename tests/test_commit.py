@@ -59,6 +59,10 @@ def content(location):
     return digests_of_folder(location.root) if isinstance(location, Folder) else digests(location)
 
 
+def complete(store):
+    return {path.parent.name for path in store.glob("volumes/*/zarr.json")}
+
+
 def wait_until(holds):
     deadline = time.monotonic() + DEADLINE_S
     while not holds():
@@ -207,6 +211,54 @@ def test_two_conversions_meet_at_one_volume_and_one_waits_for_the_other(sample, 
     assert set(reports[0].skipped) == set(volume_ids)
     assert reports[0].counts["volumes left to another conversion"] == 1
     assert content(location) == digests_of_folder(sample_store)
+
+
+def test_a_volume_that_another_makes_with_other_settings_is_not_waited_for(sample, sample_store, tmp_path, monkeypatch):
+    store, location = tmp_path / "s.zarr", Folder(tmp_path / "s.zarr")
+    monkeypatch.setattr(_work, "LOOK_S", 0.01)
+    converter, volume = _converted(sample)
+    reports = []
+    with Run(location) as run:
+        assert run.claims().take(volume.volume_id) is None
+        waiting = threading.Thread(
+            target=lambda: reports.append(lesionzarr.convert("deeplesion", sample, store)), daemon=True
+        )
+        waiting.start()
+        wait_until(lambda: len(complete(store)) == len(complete(sample_store)) - 1)
+        assert waiting.is_alive()
+        _work._write(_work.Task(converter, location, "dense"), volume)
+        # the run that wrote it goes on, and keeps its claim
+        waiting.join(DEADLINE_S)
+        assert not waiting.is_alive()
+    assert volume.volume_id in reports[0].skipped
+    (issue,) = [issue for issue in reports[0].issues if issue.item == volume.volume_id]
+    assert issue.kind == "another-conversion"
+    assert "made by another conversion from other files or settings" in issue.message
+    assert set(lesionzarr.open(store).volumes.index) == complete(sample_store)
+    assert lesionzarr.convert("deeplesion", sample, store).converted == (volume.volume_id,)
+    assert content(location) == digests_of_folder(sample_store)
+
+
+def test_two_conversions_with_other_settings_wait_for_each_other_no_longer(many, whole, tmp_path, monkeypatch):
+    store = tmp_path / "s.zarr"
+    monkeypatch.setattr(_work, "LOOK_S", 0.01)
+    start_line, reports = threading.Barrier(2), {}
+
+    def convert(profile):
+        start_line.wait()
+        reports[profile] = lesionzarr.convert("deeplesion", many, store, profile=profile)
+
+    both = [threading.Thread(target=convert, args=(profile,), daemon=True) for profile in ("portable", "dense")]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(DEADLINE_S)
+    assert not any(thread.is_alive() for thread in both)
+    profiles = lesionzarr.open(store).volumes["profile"]
+    assert set(profiles.index) == complete(whole)
+    assert set(profiles) <= {"portable", "dense"}
+    assert all(set(report.converted) | set(report.skipped) == complete(whole) for report in reports.values())
+    assert lesionzarr.verify(store).issues == ()
 
 
 def test_a_volume_that_the_other_gives_up_is_converted_here(sample, sample_store, tmp_path, monkeypatch):

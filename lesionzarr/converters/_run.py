@@ -138,7 +138,7 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     with Run(location) as run:
         # the workers end before the run does: what they were at is free only then
         with open_workers(task, min(workers, len(plan.convert)), scheduler if plan.convert else None) as work:
-            outcomes = _follow(iter_outcomes(task, work, order_by_cost(plan.convert), run), plan, progress)
+            outcomes = _follow(iter_outcomes(task, work, order_by_cost(plan.convert), run, plan.before), plan, progress)
         replaced = _delete_replaced(location, plan, outcomes)
         lesions, damaged = write_catalog(location)
     report = _report(converter, scan, plan, outcomes, [*_exclusive_issues(run, location), *replaced, *damaged])
@@ -213,7 +213,7 @@ def convert_volumes(
     """Convert some volumes, but for those that another run has made whole meanwhile."""
     task = Task(converter, location, profile, repair=True)
     with open_workers(task, min(workers, len(volumes)), None) as work:
-        outcomes = iter_outcomes(task, work, order_by_cost(volumes), run)
+        outcomes = iter_outcomes(task, work, order_by_cost(volumes), run, {})
         return _follow(outcomes, Plan(volumes, (), (), {}, ()), progress)
 
 

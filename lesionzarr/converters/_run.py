@@ -12,18 +12,17 @@ from urllib.parse import unquote
 
 from lesionzarr.converters._base import Converter, make_converter
 from lesionzarr.converters._plan import Plan, plan_conversion, voxel_bytes
-from lesionzarr.converters._work import Outcome, Task, iter_outcomes, open_workers, order_by_cost
+from lesionzarr.converters._work import Outcome, Task, iter_outcomes, open_workers, order_by_cost, update_volumes
 from lesionzarr.errors import SettingError
 from lesionzarr.report import Issue, Report
 from lesionzarr.source import Remote
-from lesionzarr.store._ordered import map_in_order
 from lesionzarr.store._signed import SignedObject
 from lesionzarr.store.claims import Run
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.layout import REPORT, check_profile, volume_codecs
 from lesionzarr.store.location import Location, is_url, open_location, split_url
 from lesionzarr.store.shards import encoder
-from lesionzarr.store.writer import TOOL, create_store, delete_volume, update_volume
+from lesionzarr.store.writer import TOOL, create_store, delete_volume
 
 if TYPE_CHECKING:
     import os
@@ -134,14 +133,15 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     location = location.reached()
     plan = plan_conversion(scan, location, profile)
     task = Task(converter, location, profile)
-    list(map_in_order(location, partial(update_volume, location), plan.update))
     with Run(location) as run:
         # the workers end before the run does: what they were at is free only then
         with open_workers(task, min(workers, len(plan.convert)), scheduler if plan.convert else None) as work:
             outcomes = _follow(iter_outcomes(task, work, order_by_cost(plan.convert), run, plan.before), plan, progress)
-        replaced = _delete_replaced(location, plan, outcomes)
+        task = replace(task, update=True)
+        updates = [*iter_outcomes(task, partial(update_volumes, task), plan.update, run, plan.before)]
+        replaced = _delete_replaced(location, plan, [*outcomes, *updates])
         lesions, damaged = write_catalog(location)
-    report = _report(converter, scan, plan, outcomes, [*_exclusive_issues(run, location), *replaced, *damaged])
+    report = _report(converter, scan, plan, outcomes, updates, [*_exclusive_issues(run, location), *replaced, *damaged])
     report = replace(report, counts={**report.counts, "lesions in the store": lesions})
     location.write(REPORT, json.dumps(report.to_json(), indent=1).encode())
     return report
@@ -220,7 +220,7 @@ def convert_volumes(
 def _delete_replaced(location: Location, plan: Plan, outcomes: list[Outcome]) -> list[Issue]:
     """Delete the volumes that others replace, once one of those is there."""
     written = (outcome.volume for outcome in outcomes if outcome.fault is None)
-    there = {volume.volume_id for volume in (*written, *plan.update, *plan.skip)}
+    there = {volume.volume_id for volume in (*written, *plan.skip)}
     issues = []
     for old_id, new_ids in plan.replaced.items():
         if not there.isdisjoint(new_ids):
@@ -243,10 +243,14 @@ def _follow(outcomes: Iterator[Outcome], plan: Plan, progress: Callable[[Progres
     return done
 
 
-def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome], odd: list[Issue]) -> Report:
+def _report(
+    converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome], updates: list[Outcome], odd: list[Issue]
+) -> Report:
+    both = [*outcomes, *updates]
     converted = [outcome for outcome in outcomes if outcome.is_converted]
-    others = [outcome.volume for outcome in outcomes if outcome.by_another]
-    failed = [_failure(o.volume, o.fault, o.file) for o in outcomes if o.fault is not None]
+    updated = [outcome.volume for outcome in updates if outcome.is_converted]
+    others = [outcome.volume for outcome in both if outcome.by_another]
+    failed = [_failure(o.volume, o.fault, o.file) for o in both if o.fault is not None]
     tried = {outcome.volume.volume_id for outcome in outcomes}
     failed += [
         _failure(volume, "not tried, since the destination takes no more")
@@ -256,11 +260,11 @@ def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome
     lost = {lesion_id for issue in failed for lesion_id in issue.lesions}
     issues = [
         replace(issue, lesions=tuple(one for one in issue.lesions if one not in lost))
-        for issue in (*scan.issues, *plan.issues, *(issue for outcome in outcomes for issue in outcome.issues), *odd)
+        for issue in (*scan.issues, *plan.issues, *(issue for outcome in both for issue in outcome.issues), *odd)
     ]
     counts = {
         "volumes converted": len(converted),
-        "volumes updated": len(plan.update),
+        "volumes updated": len(updated),
         "volumes skipped": len(plan.skip),
         "volumes left to another conversion": len(others),
         "volumes missing": len(scan.missing),
@@ -272,7 +276,7 @@ def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome
         source=converter.name,
         tool=TOOL,
         converted=tuple(sorted(outcome.volume.volume_id for outcome in converted)),
-        updated=tuple(volume.volume_id for volume in plan.update),
+        updated=tuple(volume.volume_id for volume in updated),
         skipped=tuple(volume.volume_id for volume in (*plan.skip, *others)),
         failed=(*scan.failed, *failed),
         missing=scan.missing,

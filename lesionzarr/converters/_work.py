@@ -23,7 +23,7 @@ from lesionzarr.report import Issue
 from lesionzarr.store._ordered import map_in_order
 from lesionzarr.store.layout import CHECKSUM
 from lesionzarr.store.verify import is_sound
-from lesionzarr.store.writer import is_whole, read_attributes, write_volume
+from lesionzarr.store.writer import is_whole, read_attributes, update_volume, write_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,6 +54,8 @@ class Task:
     profile: str
     repair: bool = False
     """A volume that is there is done only if every voxel of it is as it was written."""
+    update: bool = False
+    """Lesions and coordinates of volumes are to be written anew; see `update_volumes`."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,38 @@ def _compare(task: Task, volume: Volume) -> tuple[dict[str, Any] | None, str]:
     if not task.repair:
         return own, compare_volume(volume, own, task.location, task.profile)
     return own, "skip" if own is not None and is_sound(task.location, volume.volume_id) else "convert"
+
+
+def update_volumes(task: Task, volumes: Sequence[Volume], claims: Claims | None) -> Iterator[Outcome]:
+    """Write lesions and coordinates of volumes anew, and yield what became of each."""
+    return map_in_order(task.location, partial(_update, task, claims), volumes)
+
+
+def _update(task: Task, claims: Claims | None, volume: Volume) -> Outcome:
+    try:
+        if claims is not None:
+            return _claim_and_update(task, claims, volume)
+        return Outcome(volume, by_another=not update_volume(task.location, volume))
+    except StoreError as error:
+        return Outcome(volume, fault=str(error))
+
+
+def _claim_and_update(task: Task, claims: Claims, volume: Volume) -> Outcome:
+    volume_id = volume.volume_id
+    before = claims.take(volume_id)
+    own, verb = _compare(task, volume)
+    if verb == "skip":
+        return Outcome(volume, by_another=True)
+    if before not in {None, claims.run}:
+        return Outcome(volume, holder=before)
+    if verb == "update" and update_volume(task.location, volume, partial(claims.is_held, volume_id)):
+        return Outcome(volume)
+    holder = claims.holder(volume_id)
+    if holder != claims.run:
+        return Outcome(volume, holder=holder or "")
+    if verb == "convert" and own is not None and is_whole(task.location, volume_id, own):
+        return Outcome(volume, tuple(other_issues(volume)), by_another=True)
+    return Outcome(volume, fault="another conversion began to write it anew; run the same again")
 
 
 def other_issues(volume: Volume) -> Iterator[Issue]:
@@ -222,7 +256,7 @@ class _Look(NamedTuple):
 def _look(task: Task, run: Run, before: Mapping[str, str | None], volume: Volume) -> _Look:
     """Look at a volume that another conversion was at."""
     own, verb = _compare(task, volume)
-    if verb != "convert":
+    if verb == "skip" or (verb == "update" and not task.update):
         return _Look(volume.volume_id, is_ready=True)
     is_new = own is not None and own.get(CHECKSUM) != before.get(volume.volume_id)
     if own is not None and is_new and not task.repair and is_whole(task.location, volume.volume_id, own):

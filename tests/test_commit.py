@@ -436,6 +436,26 @@ def test_another_conversion_goes_on_after_one_that_was_killed(many, whole, place
     assert content(location) == digests_of_folder(whole)
 
 
+@dataclass(frozen=True)
+class Forgetful(Folder):
+    """A place that lists one volume less than there are."""
+
+    def list_folders(self, key):
+        return super().list_folders(key)[1:]
+
+
+def test_a_server_that_lists_less_than_was_written_is_told(sample, sample_store, tmp_path, monkeypatch):
+    monkeypatch.setattr("lesionzarr.converters._run.open_location", lambda path, _: Forgetful(path))
+    with pytest.raises(
+        StoreError, match=r"s\.zarr: the server lists less than was written; 1 of \d+ volumes"
+    ) as caught:
+        lesionzarr.convert("deeplesion", sample, tmp_path / "s.zarr")
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert main(["index", str(tmp_path / "s.zarr")]) == 0
+    assert content(Folder(tmp_path / "s.zarr")) == digests_of_folder(sample_store)
+
+
 def test_catalogs_written_at_the_same_time_tell_of_every_volume(whole, tmp_path):
     source, location = Folder(whole), Folder(tmp_path)
     keys = source.list_objects("")

@@ -13,15 +13,17 @@ from urllib.parse import unquote
 from lesionzarr.converters._base import Converter, make_converter
 from lesionzarr.converters._plan import Plan, plan_conversion, voxel_bytes
 from lesionzarr.converters._work import Outcome, Task, iter_outcomes, open_workers, order_by_cost, update_volumes
-from lesionzarr.errors import SettingError
+from lesionzarr.errors import SettingError, StoreError
 from lesionzarr.report import Issue, Report
 from lesionzarr.source import Remote
+from lesionzarr.store import layout
 from lesionzarr.store._signed import SignedObject
 from lesionzarr.store.claims import Run
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.layout import REPORT, check_profile, volume_codecs
 from lesionzarr.store.location import Location, is_url, open_location, split_url
 from lesionzarr.store.shards import encoder
+from lesionzarr.store.tables import read_catalog
 from lesionzarr.store.writer import TOOL, create_store, delete_volume
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
     from lesionzarr.series import Scan, Volume
     from lesionzarr.source import SourcePath
+
+
+LISTINGS = 2
+"""Times that volumes are listed: another conversion may be just writing one anew, and be done a moment later."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     SourceError
         The source as a whole cannot be read. What is wrong with parts of it is in the report.
     StoreError
-        The destination cannot be written.
+        The destination cannot be written, or its server lists less than was written.
     UnreachableError
         A source behind a URL cannot be reached.
     """
@@ -140,7 +146,8 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
         task = replace(task, update=True)
         updates = [*iter_outcomes(task, partial(update_volumes, task), plan.update, run, plan.before)]
         replaced = _delete_replaced(location, plan, [*outcomes, *updates])
-        lesions, damaged = write_catalog(location)
+        written = (outcome.volume for outcome in (*outcomes, *updates) if outcome.is_converted)
+        lesions, damaged = _write_whole_catalog(location, {volume.volume_id for volume in (*written, *plan.skip)})
     report = _report(converter, scan, plan, outcomes, updates, [*_exclusive_issues(run, location), *replaced, *damaged])
     report = replace(report, counts={**report.counts, "lesions in the store": lesions})
     location.write(REPORT, json.dumps(report.to_json(), indent=1).encode())
@@ -228,6 +235,22 @@ def _delete_replaced(location: Location, plan: Plan, outcomes: list[Outcome]) ->
             text = f"{old_id}: replaced by {', '.join(new_ids)}"
             issues.append(Issue("replaced-volume", old_id, "", text))
     return issues
+
+
+def _write_whole_catalog(location: Location, volume_ids: set[str]) -> tuple[int, list[Issue]]:
+    """Write the catalog; StoreError where some volumes are there and not in it, which is made from what is listed."""
+    for _ in range(LISTINGS):
+        lesions, issues = write_catalog(location)
+        if any(issue.kind == "old-catalog" for issue in issues):
+            return lesions, issues
+        listed = {*read_catalog(location)[1].index, *(issue.item for issue in issues)}
+        # those that are gone were deleted by another conversion, which has put others in their place
+        absent = (f"{layout.volume_key(name)}/{layout.GROUP_FILE}" for name in sorted(volume_ids - listed))
+        missing = [key for key in absent if location.size(key)]
+        if not missing:
+            return lesions, issues
+    text = f"the server lists less than was written; {len(missing)} of {len(volume_ids)} volumes are not in the catalog"
+    raise StoreError(f"{location.name}: {text}, such as {missing[0]}; run `lesionzarr index` once it lists them")
 
 
 def _follow(outcomes: Iterator[Outcome], plan: Plan, progress: Callable[[Progress], None] | None) -> list[Outcome]:

@@ -213,7 +213,38 @@ def test_a_dead_run_does_not_keep_others_from_a_server_without_conditional_reque
 
 def test_a_store_that_can_be_written_is_left_as_it_was(tmp_path):
     check_writable(Folder(tmp_path))
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_no_empty_folder_stays_behind_a_run_and_no_lease_is_deleted_with_it(tmp_path):
+    location = Folder(tmp_path)
+    with Run(location):
+        with Run(location):
+            pass
+        assert len([*(tmp_path / claims.CLAIMS).iterdir()]) == 1
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_run_begins_while_others_delete_the_folder_of_the_claims(tmp_path):
+    location, ended, written = Folder(tmp_path), threading.Event(), []
+
+    def write():
+        for number in range(300):
+            location.write(f"{claims.CLAIMS}/{number}", b"")
+            location.delete(f"{claims.CLAIMS}/{number}")
+            written.append(number)
+
+    def delete():
+        while not ended.is_set():
+            claims._delete_empty(location)
+
+    deleting, writing = threading.Thread(target=delete), threading.Thread(target=write)
+    deleting.start()
+    writing.start()
+    writing.join()
+    ended.set()
+    deleting.join()
+    assert len(written) == 300
 
 
 @pytest.fixture

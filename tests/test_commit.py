@@ -8,6 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 from proxy import Faults
@@ -21,9 +24,14 @@ from lesionzarr.samples import deeplesion
 from lesionzarr.store import claims, layout
 from lesionzarr.store._bucket import Bucket
 from lesionzarr.store._folder import Folder
+from lesionzarr.store._replace import replace_object
 from lesionzarr.store.claims import Claims, Run
 from lesionzarr.store.generations import read_generation
 from lesionzarr.store.index import write_catalog
+from lesionzarr.store.writer import read_attributes, update_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEADLINE_S = 120
 
@@ -57,6 +65,10 @@ def place(request, tmp_path):
 
 def content(location):
     return digests_of_folder(location.root) if isinstance(location, Folder) else digests(location)
+
+
+def complete(store):
+    return {path.parent.name for path in store.glob("volumes/*/zarr.json")}
 
 
 def wait_until(holds):
@@ -209,6 +221,54 @@ def test_two_conversions_meet_at_one_volume_and_one_waits_for_the_other(sample, 
     assert content(location) == digests_of_folder(sample_store)
 
 
+def test_a_volume_that_another_makes_with_other_settings_is_not_waited_for(sample, sample_store, tmp_path, monkeypatch):
+    store, location = tmp_path / "s.zarr", Folder(tmp_path / "s.zarr")
+    monkeypatch.setattr(_work, "LOOK_S", 0.01)
+    converter, volume = _converted(sample)
+    reports = []
+    with Run(location) as run:
+        assert run.claims().take(volume.volume_id) is None
+        waiting = threading.Thread(
+            target=lambda: reports.append(lesionzarr.convert("deeplesion", sample, store)), daemon=True
+        )
+        waiting.start()
+        wait_until(lambda: len(complete(store)) == len(complete(sample_store)) - 1)
+        assert waiting.is_alive()
+        _work._write(_work.Task(converter, location, "dense"), volume)
+        # the run that wrote it goes on, and keeps its claim
+        waiting.join(DEADLINE_S)
+        assert not waiting.is_alive()
+    assert volume.volume_id in reports[0].skipped
+    (issue,) = [issue for issue in reports[0].issues if issue.item == volume.volume_id]
+    assert issue.kind == "another-conversion"
+    assert "made by another conversion from other files or settings" in issue.message
+    assert set(lesionzarr.open(store).volumes.index) == complete(sample_store)
+    assert lesionzarr.convert("deeplesion", sample, store).converted == (volume.volume_id,)
+    assert content(location) == digests_of_folder(sample_store)
+
+
+def test_two_conversions_with_other_settings_wait_for_each_other_no_longer(many, whole, tmp_path, monkeypatch):
+    store = tmp_path / "s.zarr"
+    monkeypatch.setattr(_work, "LOOK_S", 0.01)
+    start_line, reports = threading.Barrier(2), {}
+
+    def convert(profile):
+        start_line.wait()
+        reports[profile] = lesionzarr.convert("deeplesion", many, store, profile=profile)
+
+    both = [threading.Thread(target=convert, args=(profile,), daemon=True) for profile in ("portable", "dense")]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(DEADLINE_S)
+    assert not any(thread.is_alive() for thread in both)
+    profiles = lesionzarr.open(store).volumes["profile"]
+    assert set(profiles.index) == complete(whole)
+    assert set(profiles) <= {"portable", "dense"}
+    assert all(set(report.converted) | set(report.skipped) == complete(whole) for report in reports.values())
+    assert lesionzarr.verify(store).issues == ()
+
+
 def test_a_volume_that_the_other_gives_up_is_converted_here(sample, sample_store, tmp_path, monkeypatch):
     store, location = tmp_path / "s.zarr", Folder(tmp_path / "s.zarr")
     monkeypatch.setattr(_work, "LOOK_S", 0.01)
@@ -248,6 +308,112 @@ def test_a_writer_that_lost_its_claim_commits_nothing_and_deletes_nothing(sample
     assert content(location) == digests_of_folder(sample_store)
 
 
+@dataclass(frozen=True)
+class Interrupted(Folder):
+    """A folder in which another writer acts before an object of a name is written."""
+
+    act: Callable[[], object]
+    suffix: str
+
+    def write(self, key, data):
+        if key.endswith(self.suffix):
+            self.act()
+        super().write(key, data)
+
+
+def _edited(sample, tmp_path):
+    """A store, a converter whose table has another spacing for one of its volumes, and that volume."""
+    converter, volume = _converted(sample)
+    lesionzarr.convert("deeplesion", sample, tmp_path / "s.zarr")
+    spacing = (9.0, *volume.grid.spacing_mm[1:])
+    return converter, replace(volume, grid=replace(volume.grid, spacing_mm=spacing))
+
+
+def test_an_update_does_not_bring_back_a_volume_that_another_began_to_rewrite(sample, tmp_path):
+    _, volume = _edited(sample, tmp_path)
+    location = Folder(tmp_path / "s.zarr")
+    key = layout.volume_key(volume.volume_id)
+
+    def begin():
+        location.delete(f"{key}/{layout.GROUP_FILE}")
+        location.delete(f"{key}/hu/c/0/0/0")
+
+    assert not update_volume(Interrupted(location.root, begin, "/z/c/0"), volume)
+    assert location.read(f"{key}/{layout.GROUP_FILE}") is None
+
+
+def test_an_update_leaves_a_volume_that_another_run_has_and_comes_back_to_it(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(_work, "LOOK_S", 0.01)
+    converter, volume = _edited(sample, tmp_path)
+    location = Folder(tmp_path / "s.zarr")
+    group = f"{layout.volume_key(volume.volume_id)}/{layout.GROUP_FILE}"
+    before = location.read(group)
+    task = _work.Task(converter, location, "portable", update=True)
+    checksums = {volume.volume_id: read_attributes(location, volume.volume_id)[layout.CHECKSUM]}
+
+    def update(run):
+        work = partial(_work.update_volumes, task)
+        outcomes.extend(_work.iter_outcomes(task, work, [volume], run, checksums))
+
+    for another_writes in (False, True):
+        outcomes = []
+        location.write(group, before)
+        with Run(location) as run, Run(location) as other:
+            assert other.claims().take(volume.volume_id) is None
+            (met,) = _work.update_volumes(task, [volume], run.claims())
+            assert met.holder == other.claims().run
+            assert location.read(group) == before
+            waiting = threading.Thread(target=update, args=(run,), daemon=True)
+            waiting.start()
+            if another_writes:
+                own = layout.seal({**json.loads(before)["attributes"]["lesionzarr"], "lesions": []})
+                metadata = layout.group_metadata({"lesionzarr": own})
+                location.write(group, json.dumps(metadata).encode())
+            else:
+                other.drop(volume.volume_id)
+            waiting.join(DEADLINE_S)
+            assert not waiting.is_alive()
+        (outcome,) = outcomes
+        assert (outcome.by_another, outcome.is_converted) == (another_writes, not another_writes)
+        assert [issue.kind for issue in outcome.issues] == ["another-conversion"] * another_writes
+    assert read_attributes(location, volume.volume_id)["lesions"] == []
+
+
+def test_an_object_is_replaced_unless_another_was_quicker(place):
+    _, _, location = place
+    assert not replace_object(location, "a/b", b"old", b"new")
+    assert location.read("a/b") is None
+    location.write("a/b", b"old")
+    assert replace_object(location, "a/b", b"old", b"new")
+    assert not replace_object(location, "a/b", b"old", b"newer")
+    assert location.read("a/b") == b"new"
+
+
+def test_of_many_that_replace_an_object_in_a_bucket_one_does(s3_server, bucket):
+    location = Bucket(f"s3://{bucket}/s.zarr", s3_server.options)
+    location.write("a/b", b"old")
+    start_line, replaced = threading.Barrier(3), []
+
+    def rewrite(number):
+        start_line.wait()
+        replaced.append(replace_object(location, "a/b", b"old", b"%d" % number))
+
+    threads = [threading.Thread(target=rewrite, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(replaced) == [False, False, True]
+
+
+def test_an_object_whose_answer_was_lost_counts_as_replaced(s3_server, bucket, proxy):
+    far = Bucket(f"s3://{bucket}/s.zarr", {**s3_server.options, "endpoint": proxy.endpoint})
+    for number in range(8):
+        far.write(f"{number}", b"old")
+    proxy.faults = Faults(lost=0.3)
+    assert [replace_object(far, f"{number}", b"old", b"new") for number in range(8)] == [True] * 8
+
+
 def _converted(source):
     from lesionzarr.converters.deeplesion import DeepLesion
 
@@ -268,6 +434,26 @@ def test_another_conversion_goes_on_after_one_that_was_killed(many, whole, place
     assert time.monotonic() - began < claims.LEASE_S
     assert not report.failed
     assert content(location) == digests_of_folder(whole)
+
+
+@dataclass(frozen=True)
+class Forgetful(Folder):
+    """A place that lists one volume less than there are."""
+
+    def list_folders(self, key):
+        return super().list_folders(key)[1:]
+
+
+def test_a_server_that_lists_less_than_was_written_is_told(sample, sample_store, tmp_path, monkeypatch):
+    monkeypatch.setattr("lesionzarr.converters._run.open_location", lambda path, _: Forgetful(path))
+    with pytest.raises(
+        StoreError, match=r"s\.zarr: the server lists less than was written; 1 of \d+ volumes"
+    ) as caught:
+        lesionzarr.convert("deeplesion", sample, tmp_path / "s.zarr")
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert main(["index", str(tmp_path / "s.zarr")]) == 0
+    assert content(Folder(tmp_path / "s.zarr")) == digests_of_folder(sample_store)
 
 
 def test_catalogs_written_at_the_same_time_tell_of_every_volume(whole, tmp_path):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lesionzarr.report import Issue
 from lesionzarr.store._ordered import map_in_order
-from lesionzarr.store.layout import KINDS, VOLUMES, check_ids
+from lesionzarr.store.layout import CHECKSUM, KINDS, VOLUMES, check_ids
 from lesionzarr.store.writer import is_whole, lesion_rows, read_attributes, volume_attributes
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Plan:
     """Volumes of earlier runs that go, and those that hold their slices now."""
     issues: tuple[Issue, ...]
     """What is odd about the store beside this source."""
+    before: dict[str, str | None] = field(default_factory=dict)
+    """Checksums of the groups that were there, by volume, for those to convert or to update."""
 
     @property
     def slices(self) -> int:
@@ -73,6 +75,7 @@ def plan_conversion(scan: Scan, location: Location, profile: str | None) -> Plan
     replaced, poorer = _compare_ranges(scan, location, there)
     parts: dict[str, list[Volume]] = {"convert": [], "update": [], "skip": []}
     issues = list(poorer.values())
+    before: dict[str, str | None] = {}
 
     def compare(volume: Volume) -> tuple[Volume, dict[str, Any] | None, str]:
         own = read_attributes(location, volume.volume_id) if volume.volume_id in there else None
@@ -81,10 +84,12 @@ def plan_conversion(scan: Scan, location: Location, profile: str | None) -> Plan
     wanted = (volume for volume in scan.volumes if volume.volume_id not in poorer)
     for volume, own, verb in map_in_order(location, compare, wanted):
         parts[verb].append(volume)
+        if own is not None and verb != "skip":
+            before[volume.volume_id] = own.get(CHECKSUM)
         if own is not None and verb != "convert":
             issues += size_issues(volume, own["volume"]["shape"])
     convert, update, skip = (tuple(parts[verb]) for verb in ("convert", "update", "skip"))
-    return Plan(convert, update, skip, replaced, tuple(issues))
+    return Plan(convert, update, skip, replaced, tuple(issues), before)
 
 
 def voxel_bytes(volume: Volume) -> int:

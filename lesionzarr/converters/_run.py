@@ -12,18 +12,19 @@ from urllib.parse import unquote
 
 from lesionzarr.converters._base import Converter, make_converter
 from lesionzarr.converters._plan import Plan, plan_conversion, voxel_bytes
-from lesionzarr.converters._work import Outcome, Task, iter_outcomes, open_workers, order_by_cost
-from lesionzarr.errors import SettingError
+from lesionzarr.converters._work import Outcome, Task, iter_outcomes, open_workers, order_by_cost, update_volumes
+from lesionzarr.errors import SettingError, StoreError
 from lesionzarr.report import Issue, Report
 from lesionzarr.source import Remote
-from lesionzarr.store._ordered import map_in_order
+from lesionzarr.store import layout
 from lesionzarr.store._signed import SignedObject
 from lesionzarr.store.claims import Run
 from lesionzarr.store.index import write_catalog
 from lesionzarr.store.layout import REPORT, check_profile, volume_codecs
 from lesionzarr.store.location import Location, is_url, open_location, split_url
 from lesionzarr.store.shards import encoder
-from lesionzarr.store.writer import TOOL, create_store, delete_volume, update_volume
+from lesionzarr.store.tables import read_catalog
+from lesionzarr.store.writer import TOOL, create_store, delete_volume
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
     from lesionzarr.series import Scan, Volume
     from lesionzarr.source import SourcePath
+
+
+LISTINGS = 2
+"""Times that volumes are listed: another conversion may be just writing one anew, and be done a moment later."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     SourceError
         The source as a whole cannot be read. What is wrong with parts of it is in the report.
     StoreError
-        The destination cannot be written.
+        The destination cannot be written, or its server lists less than was written.
     UnreachableError
         A source behind a URL cannot be reached.
     """
@@ -134,14 +139,16 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     location = location.reached()
     plan = plan_conversion(scan, location, profile)
     task = Task(converter, location, profile)
-    list(map_in_order(location, partial(update_volume, location), plan.update))
     with Run(location) as run:
         # the workers end before the run does: what they were at is free only then
         with open_workers(task, min(workers, len(plan.convert)), scheduler if plan.convert else None) as work:
-            outcomes = _follow(iter_outcomes(task, work, order_by_cost(plan.convert), run), plan, progress)
-        replaced = _delete_replaced(location, plan, outcomes)
-        lesions, damaged = write_catalog(location)
-    report = _report(converter, scan, plan, outcomes, [*_exclusive_issues(run, location), *replaced, *damaged])
+            outcomes = _follow(iter_outcomes(task, work, order_by_cost(plan.convert), run, plan.before), plan, progress)
+        task = replace(task, update=True)
+        updates = [*iter_outcomes(task, partial(update_volumes, task), plan.update, run, plan.before)]
+        replaced = _delete_replaced(location, plan, [*outcomes, *updates])
+        written = (outcome.volume for outcome in (*outcomes, *updates) if outcome.is_converted)
+        lesions, damaged = _write_whole_catalog(location, {volume.volume_id for volume in (*written, *plan.skip)})
+    report = _report(converter, scan, plan, outcomes, updates, [*_exclusive_issues(run, location), *replaced, *damaged])
     report = replace(report, counts={**report.counts, "lesions in the store": lesions})
     location.write(REPORT, json.dumps(report.to_json(), indent=1).encode())
     return report
@@ -213,14 +220,14 @@ def convert_volumes(
     """Convert some volumes, but for those that another run has made whole meanwhile."""
     task = Task(converter, location, profile, repair=True)
     with open_workers(task, min(workers, len(volumes)), None) as work:
-        outcomes = iter_outcomes(task, work, order_by_cost(volumes), run)
+        outcomes = iter_outcomes(task, work, order_by_cost(volumes), run, {})
         return _follow(outcomes, Plan(volumes, (), (), {}, ()), progress)
 
 
 def _delete_replaced(location: Location, plan: Plan, outcomes: list[Outcome]) -> list[Issue]:
     """Delete the volumes that others replace, once one of those is there."""
     written = (outcome.volume for outcome in outcomes if outcome.fault is None)
-    there = {volume.volume_id for volume in (*written, *plan.update, *plan.skip)}
+    there = {volume.volume_id for volume in (*written, *plan.skip)}
     issues = []
     for old_id, new_ids in plan.replaced.items():
         if not there.isdisjoint(new_ids):
@@ -228,6 +235,22 @@ def _delete_replaced(location: Location, plan: Plan, outcomes: list[Outcome]) ->
             text = f"{old_id}: replaced by {', '.join(new_ids)}"
             issues.append(Issue("replaced-volume", old_id, "", text))
     return issues
+
+
+def _write_whole_catalog(location: Location, volume_ids: set[str]) -> tuple[int, list[Issue]]:
+    """Write the catalog; StoreError where some volumes are there and not in it, which is made from what is listed."""
+    for _ in range(LISTINGS):
+        lesions, issues = write_catalog(location)
+        if any(issue.kind == "old-catalog" for issue in issues):
+            return lesions, issues
+        listed = {*read_catalog(location)[1].index, *(issue.item for issue in issues)}
+        # those that are gone were deleted by another conversion, which has put others in their place
+        absent = (f"{layout.volume_key(name)}/{layout.GROUP_FILE}" for name in sorted(volume_ids - listed))
+        missing = [key for key in absent if location.size(key)]
+        if not missing:
+            return lesions, issues
+    text = f"the server lists less than was written; {len(missing)} of {len(volume_ids)} volumes are not in the catalog"
+    raise StoreError(f"{location.name}: {text}, such as {missing[0]}; run `lesionzarr index` once it lists them")
 
 
 def _follow(outcomes: Iterator[Outcome], plan: Plan, progress: Callable[[Progress], None] | None) -> list[Outcome]:
@@ -243,10 +266,14 @@ def _follow(outcomes: Iterator[Outcome], plan: Plan, progress: Callable[[Progres
     return done
 
 
-def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome], odd: list[Issue]) -> Report:
+def _report(
+    converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome], updates: list[Outcome], odd: list[Issue]
+) -> Report:
+    both = [*outcomes, *updates]
     converted = [outcome for outcome in outcomes if outcome.is_converted]
-    others = [outcome.volume for outcome in outcomes if outcome.by_another]
-    failed = [_failure(o.volume, o.fault, o.file) for o in outcomes if o.fault is not None]
+    updated = [outcome.volume for outcome in updates if outcome.is_converted]
+    others = [outcome.volume for outcome in both if outcome.by_another]
+    failed = [_failure(o.volume, o.fault, o.file) for o in both if o.fault is not None]
     tried = {outcome.volume.volume_id for outcome in outcomes}
     failed += [
         _failure(volume, "not tried, since the destination takes no more")
@@ -256,11 +283,11 @@ def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome
     lost = {lesion_id for issue in failed for lesion_id in issue.lesions}
     issues = [
         replace(issue, lesions=tuple(one for one in issue.lesions if one not in lost))
-        for issue in (*scan.issues, *plan.issues, *(issue for outcome in outcomes for issue in outcome.issues), *odd)
+        for issue in (*scan.issues, *plan.issues, *(issue for outcome in both for issue in outcome.issues), *odd)
     ]
     counts = {
         "volumes converted": len(converted),
-        "volumes updated": len(plan.update),
+        "volumes updated": len(updated),
         "volumes skipped": len(plan.skip),
         "volumes left to another conversion": len(others),
         "volumes missing": len(scan.missing),
@@ -272,7 +299,7 @@ def _report(converter: Converter, scan: Scan, plan: Plan, outcomes: list[Outcome
         source=converter.name,
         tool=TOOL,
         converted=tuple(sorted(outcome.volume.volume_id for outcome in converted)),
-        updated=tuple(volume.volume_id for volume in plan.update),
+        updated=tuple(volume.volume_id for volume in updated),
         skipped=tuple(volume.volume_id for volume in (*plan.skip, *others)),
         failed=(*scan.failed, *failed),
         missing=scan.missing,

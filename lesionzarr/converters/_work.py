@@ -19,15 +19,16 @@ from lesionzarr._workers import iter_done, open_client
 from lesionzarr.converters._base import describe
 from lesionzarr.converters._plan import compare_volume, size_issues, voxel_bytes
 from lesionzarr.errors import LesionzarrError, SourceError, StoreError
+from lesionzarr.report import Issue
 from lesionzarr.store._ordered import map_in_order
+from lesionzarr.store.layout import CHECKSUM
 from lesionzarr.store.verify import is_sound
-from lesionzarr.store.writer import read_attributes, write_volume
+from lesionzarr.store.writer import is_whole, read_attributes, update_volume, write_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lesionzarr.converters._base import Converter
-    from lesionzarr.report import Issue
     from lesionzarr.series import Volume
     from lesionzarr.store.claims import Claims, Run
     from lesionzarr.store.location import Location
@@ -53,6 +54,8 @@ class Task:
     profile: str
     repair: bool = False
     """A volume that is there is done only if every voxel of it is as it was written."""
+    update: bool = False
+    """Lesions and coordinates of volumes are to be written anew; see `update_volumes`."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,10 @@ def _claim_and_write(task: Task, volume: Volume, claims: Claims) -> Outcome:
     before = claims.take(volume_id)
     # another may have written it since the plan was made. Where this run had the claim before, it was a worker of its
     # own, lost before it could tell
-    if (own := _read_done(task, volume)) is not None:
-        return Outcome(volume, tuple(size_issues(volume, own["volume"]["shape"])), by_another=before != claims.run)
+    own, verb = _compare(task, volume)
+    if own is not None and verb != "convert":
+        issues = [*size_issues(volume, own["volume"]["shape"]), *(other_issues(volume) if verb == "update" else ())]
+        return Outcome(volume, tuple(issues), by_another=before != claims.run)
     if before not in {None, claims.run}:
         return Outcome(volume, holder=before)
     outcome = _write(task, volume, partial(claims.is_held, volume_id))
@@ -108,14 +113,50 @@ def _claim_and_write(task: Task, volume: Volume, claims: Claims) -> Outcome:
     return outcome if holder == claims.run else Outcome(volume, holder=holder or "")
 
 
-def _read_done(task: Task, volume: Volume) -> dict[str, Any] | None:
-    """Read the attributes of a volume; None where it still has to be written."""
-    if task.repair and not is_sound(task.location, volume.volume_id):
-        return None
+def _compare(task: Task, volume: Volume) -> tuple[dict[str, Any] | None, str]:
+    """Read the attributes of a volume, and tell what has to be done for it: convert, update or skip."""
     own = read_attributes(task.location, volume.volume_id)
-    if own is None or (not task.repair and compare_volume(volume, own, task.location, task.profile) == "convert"):
-        return None
-    return own
+    if not task.repair:
+        return own, compare_volume(volume, own, task.location, task.profile)
+    return own, "skip" if own is not None and is_sound(task.location, volume.volume_id) else "convert"
+
+
+def update_volumes(task: Task, volumes: Sequence[Volume], claims: Claims | None) -> Iterator[Outcome]:
+    """Write lesions and coordinates of volumes anew, and yield what became of each."""
+    return map_in_order(task.location, partial(_update, task, claims), volumes)
+
+
+def _update(task: Task, claims: Claims | None, volume: Volume) -> Outcome:
+    try:
+        if claims is not None:
+            return _claim_and_update(task, claims, volume)
+        return Outcome(volume, by_another=not update_volume(task.location, volume))
+    except StoreError as error:
+        return Outcome(volume, fault=str(error))
+
+
+def _claim_and_update(task: Task, claims: Claims, volume: Volume) -> Outcome:
+    volume_id = volume.volume_id
+    before = claims.take(volume_id)
+    own, verb = _compare(task, volume)
+    if verb == "skip":
+        return Outcome(volume, by_another=True)
+    if before not in {None, claims.run}:
+        return Outcome(volume, holder=before)
+    if verb == "update" and update_volume(task.location, volume, partial(claims.is_held, volume_id)):
+        return Outcome(volume)
+    holder = claims.holder(volume_id)
+    if holder != claims.run:
+        return Outcome(volume, holder=holder or "")
+    if verb == "convert" and own is not None and is_whole(task.location, volume_id, own):
+        return Outcome(volume, tuple(other_issues(volume)), by_another=True)
+    return Outcome(volume, fault="another conversion began to write it anew; run the same again")
+
+
+def other_issues(volume: Volume) -> Iterator[Issue]:
+    """Say that a volume is not what this conversion would have made of it."""
+    text = "made by another conversion from other files or settings; run the one that is wanted again"
+    yield Issue("another-conversion", volume.volume_id, "", f"{volume.volume_id}: {text}")
 
 
 def _write(task: Task, volume: Volume, is_held: Callable[[], bool] | None = None) -> Outcome:
@@ -164,8 +205,14 @@ def order_by_cost(volumes: Sequence[Volume]) -> list[Volume]:
     return [volumes[number] for number in sorted(range(len(volumes)), key=keys.__getitem__)]
 
 
-def iter_outcomes(task: Task, work: Workers, volumes: Sequence[Volume], run: Run) -> Iterator[Outcome]:
-    """Convert volumes, and last those that another conversion was at: they are waited for."""
+def iter_outcomes(
+    task: Task, work: Workers, volumes: Sequence[Volume], run: Run, before: Mapping[str, str | None]
+) -> Iterator[Outcome]:
+    """Convert volumes, and last those that another conversion was at: they are waited for.
+
+    What the other has written meanwhile is left as it is, also where this one would have made another thing of it: the
+    two might else wait for each other. Its group has another checksum then than `before`, when the plan was made.
+    """
     left: dict[str, Volume] = {}
     dead: set[str] = set()
     failed: list[str] = []
@@ -185,8 +232,12 @@ def iter_outcomes(task: Task, work: Workers, volumes: Sequence[Volume], run: Run
         # another conversion may wait for these, and need not wait for the end of this one
         while failed:
             run.drop(failed.pop())
-        looks = [*map_in_order(task.location, partial(_look, task, run), [*left.values()])]
+        looks = [*map_in_order(task.location, partial(_look, task, run, before), [*left.values()])]
         dead |= {look.dead for look in looks if look.dead is not None}
+        for look in looks:
+            if look.is_other:
+                volume = left.pop(look.volume_id)
+                yield Outcome(volume, tuple(other_issues(volume)), by_another=True)
         ready = [left.pop(look.volume_id) for look in looks if look.is_ready]
         if left and not ready:
             time.sleep(LOOK_S)
@@ -198,12 +249,18 @@ class _Look(NamedTuple):
     """The volume is there now, or free."""
     dead: str | None = None
     """The dead run that still has it."""
+    is_other: bool = False
+    """Another conversion has written it, from other files or with other settings."""
 
 
-def _look(task: Task, run: Run, volume: Volume) -> _Look:
+def _look(task: Task, run: Run, before: Mapping[str, str | None], volume: Volume) -> _Look:
     """Look at a volume that another conversion was at."""
-    if _read_done(task, volume) is not None:
+    own, verb = _compare(task, volume)
+    if verb == "skip" or (verb == "update" and not task.update):
         return _Look(volume.volume_id, is_ready=True)
+    is_new = own is not None and own.get(CHECKSUM) != before.get(volume.volume_id)
+    if own is not None and is_new and not task.repair and is_whole(task.location, volume.volume_id, own):
+        return _Look(volume.volume_id, is_ready=False, is_other=True)
     holder = run.holder(volume.volume_id)
     is_dead = holder is not None and run.is_dead(holder)
     return _Look(volume.volume_id, holder is None or is_dead, holder if is_dead else None)

@@ -27,6 +27,8 @@ ABSENT = (FileNotFoundError, NotADirectoryError)
 
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; free some space, and run the same again")
 
+TRIES = 20
+"""Times that a file is written into a folder that others delete while it is empty."""
 
 UNLINKABLE = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 """What file systems without hard links say."""
@@ -174,13 +176,25 @@ class DiskBlob:
 @contextmanager
 def _part(path: Path, data: bytes) -> Iterator[Path]:
     """Write a file under a name of its own, which is gone afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        part.write_bytes(data)
+        _write_in(path.parent, part, data)
         yield part
     finally:
         part.unlink(missing_ok=True)
+
+
+def _write_in(folder: Path, part: Path, data: bytes) -> None:
+    """Write a file in a folder, which is made, and made again where a run that ends deletes it: that of the claims."""
+    for tries_left in reversed(range(TRIES)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+        except (FileNotFoundError, FileExistsError):
+            if not tries_left:
+                raise
+        else:
+            return
 
 
 @contextmanager

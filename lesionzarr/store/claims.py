@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lesionzarr.errors import StoreError
+from lesionzarr.store._folder import Folder
 from lesionzarr.store._ordered import map_in_order
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ class Run:
         with suppress(StoreError):
             # what cannot be deleted is free once the lease has run out, and deleted by the next run
             self._release()
+            _delete_empty(self._location)
 
     def claims(self, dead: Iterable[str] = ()) -> Claims | None:
         """Give the right to claim volumes, those of some dead runs too; None where nothing can be claimed."""
@@ -255,6 +257,14 @@ def check_writable(location: Location) -> None:
     key = f"{CLAIMS}/.{secrets.token_hex(4)}"
     location.write(key, b"")
     location.delete(key)
+    _delete_empty(location)
+
+
+def _delete_empty(location: Location) -> None:
+    """Delete the folder of the claims, where there are folders and nothing is in it."""
+    if isinstance(location, Folder):
+        with suppress(OSError):
+            (location.root / CLAIMS).rmdir()
 
 
 def _is_exclusive(location: Location, key: str, data: bytes) -> bool:

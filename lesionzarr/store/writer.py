@@ -21,6 +21,7 @@ from lesionzarr._version import __version__
 from lesionzarr.errors import GeometryError, IntegrityError, StoreError
 from lesionzarr.geometry import Region, crop_start
 from lesionzarr.store import layout, shards
+from lesionzarr.store._replace import replace_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,10 @@ def read_root(location: Location) -> dict[str, Any] | None:
 
 def read_attributes(location: Location, volume_id: str) -> dict[str, Any] | None:
     """Read ``attributes.lesionzarr`` of a volume; None where there is no volume, or none of this format."""
-    data = location.read(f"{layout.volume_key(volume_id)}/{layout.GROUP_FILE}")
+    return _attributes(location.read(f"{layout.volume_key(volume_id)}/{layout.GROUP_FILE}"))
+
+
+def _attributes(data: bytes | None) -> dict[str, Any] | None:
     if not data:
         return None
     try:
@@ -196,21 +200,6 @@ def _delete_strays(location: Location, key: str, volume: Volume, *, has_mask: bo
         location.delete(stray)
 
 
-def write_group(location: Location, volume: Volume, provenance: dict[str, Any]) -> None:
-    """Write the group of a volume whose arrays are there: the object that makes it exist.
-
-    Parameters
-    ----------
-    location
-        The store.
-    volume
-        What it is, with its lesions.
-    provenance
-        Where its voxels come from.
-    """
-    _write_json(location, f"{layout.volume_key(volume.volume_id)}/{layout.GROUP_FILE}", _group(volume, provenance))
-
-
 def _group(volume: Volume, provenance: dict[str, Any]) -> dict[str, Any]:
     own = {
         "volume": volume_attributes(volume),
@@ -222,7 +211,7 @@ def _group(volume: Volume, provenance: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def update_volume(location: Location, volume: Volume) -> None:
+def update_volume(location: Location, volume: Volume, is_held: Callable[[], bool] | None = None) -> bool:
     """Write a volume's lesions and coordinates anew, and leave its voxels.
 
     Parameters
@@ -231,17 +220,28 @@ def update_volume(location: Location, volume: Volume) -> None:
         The store, which holds the volume.
     volume
         What it is now; its grid takes the shape of the voxels that are there.
+    is_held
+        As of `write_volume`.
+
+    Returns
+    -------
+    bool
+        False where it is another's by now, or was changed meanwhile: its group is then left as it is, and not written
+        where it is gone.
     """
-    own = read_attributes(location, volume.volume_id)
-    if own is not None:
-        z, y, x = own["volume"]["shape"]
-        volume = replace(volume, grid=replace(volume.grid, shape=(z, y, x)))
-        key = layout.volume_key(volume.volume_id)
-        if own["volume"] != volume_attributes(volume):
-            _write_coordinates(location, key, volume)
-        if has_mask(own):
-            _write_label_groups(location, key, volume)
-        write_group(location, volume, own["provenance"])
+    key = layout.volume_key(volume.volume_id)
+    before = location.read(f"{key}/{layout.GROUP_FILE}")
+    own = _attributes(before)
+    if before is None or own is None or not (is_held is None or is_held()):
+        return False
+    z, y, x = own["volume"]["shape"]
+    volume = replace(volume, grid=replace(volume.grid, shape=(z, y, x)))
+    if own["volume"] != volume_attributes(volume):
+        _write_coordinates(location, key, volume)
+    if has_mask(own):
+        _write_label_groups(location, key, volume)
+    group = _encode(_group(volume, own["provenance"]))
+    return replace_object(location, f"{key}/{layout.GROUP_FILE}", before, group)
 
 
 def delete_volume(location: Location, volume_id: str) -> None:

@@ -1,0 +1,60 @@
+"""Writing over an object that another writer may change or delete at the same moment."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lesionzarr.store._bucket import ABSENT, Bucket
+
+if TYPE_CHECKING:
+    from lesionzarr.store.location import Location
+
+
+def replace_object(location: Location, key: str, old: bytes, data: bytes) -> bool:
+    """Write an object over another, unless that is no longer what it was.
+
+    In a bucket that is one conditional request. A folder knows none: between the last look and the rename another
+    writer has some microseconds.
+
+    Parameters
+    ----------
+    location
+        The store.
+    key
+        Which object.
+    old
+        What was read of it.
+    data
+        What it is to be.
+
+    Returns
+    -------
+    bool
+        Whether what is there now is `data`.
+    """
+    if isinstance(location, Bucket):
+        # it is there too where an answer was lost and the request was sent again
+        return location.ask(key, partial(_replace, key, old, data)) or location.read(key) == data
+    if location.read(key) != old:
+        return False
+    location.write(key, data)
+    return True
+
+
+def _replace(key: str, old: bytes, data: bytes, store: Any) -> bool:
+    from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
+
+    try:
+        found = store.get(key)
+        if bytes(found.bytes()) != old:
+            return False
+        store.put(key, data, mode={"e_tag": found.meta["e_tag"]})
+    except (*ABSENT, AlreadyExistsError, PreconditionError):
+        return False
+    except (GenericError, NotImplementedError) as error:
+        if isinstance(error, GenericError) and "501 Not Implemented" not in str(error):
+            raise
+        # a server that knows no conditions: one conversion at a time writes there, as its report says
+        store.put(key, data)
+    return True

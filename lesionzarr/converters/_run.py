@@ -74,7 +74,8 @@ def convert(  # noqa: PLR0913 - keywords, of which most calls need none
     source has but a part of it.
 
     Several conversions may write into one store at a time: each volume is written by one of them, and each ends when
-    all are there. What a conversion that was killed was at is free after a minute, or at once where it ran on this
+    all are there. Where their files or settings differ, each keeps what another has just made of a volume, and says so
+    in its report. What a conversion that was killed was at is free after a minute, or at once where it ran on this
     machine. On a server without conditional requests (the report says so) only one may write: a second waits for some
     seconds, until it knows whether the first lives, and then ends with a StoreError.
 

@@ -13,8 +13,9 @@ alone), or when its lease was seen unchanged for longer than it lasts, by the cl
 are compared, and no time of day.
 
 A claim keeps work from being done twice; what keeps the store right is that a volume is committed by creating its
-group, and that two writers of one volume write the same bytes. So a run that was thought dead and goes on does no harm:
-it finds that its claim is not the last, and does not commit. Everything is deleted when a run ends.
+group, or by replacing the one that was read, and that two writers of one volume write the same bytes. So a run that was
+thought dead and goes on does no harm: it finds that its claim is not the last, and does not commit. Everything is
+deleted when a run ends.
 
 Where the server knows no conditional requests nothing can be claimed: a run then waits until every other lease is known
 for dead, and gives up when one is renewed.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CATALOG = layout.CATALOG
 TABLES = (VOLUMES, LESIONS)
 REMEDY = "derive the catalog anew (`lesionzarr index`)"
+SAFE_REMEDY = "derive the catalog anew (`lesionzarr repair`, or, once no volume is missing, `lesionzarr index`)"
+"""Of a catalog that cannot be read: deriving it forgets the volumes that are not there."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _unnamed(location: Location, fault: str) -> tuple[Tables, list[Issue]]:
 
 
 def _damaged(location: Location, key: str, fault: str) -> Issue:
-    return Issue("damaged-catalog", "", key, f"{location.name}/{key}: {fault}; {REMEDY}")
+    return Issue("damaged-catalog", "", key, f"{location.name}/{key}: {fault}; {SAFE_REMEDY}")
 
 
 def _recall(location: Location, lesions: Table | None) -> frozenset[str]:

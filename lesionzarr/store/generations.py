@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import re
-import sys
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lesionzarr.errors import IntegrityError, StoreError
 from lesionzarr.store import layout
 from lesionzarr.store._bucket import ABSENT, Bucket
-from lesionzarr.store._folder import Folder
+from lesionzarr.store._replace import replace_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lesionzarr.store.location import Location
 
 FIXED = (layout.VOLUMES_TABLE, layout.LESIONS_TABLE)
@@ -75,7 +71,6 @@ class Pointer:
 
     data: bytes | None
     """None where there is none."""
-    e_tag: str | None = None
 
     def generation(self, name: str) -> Generation:
         """Read which tables it names; `name` is that of the store.
@@ -131,7 +126,7 @@ def read_pointer(location: Location) -> Pointer:
         except PermissionDeniedError:
             # where objects may not be listed, it is not told that one is absent
             return Pointer(None)
-        return Pointer(bytes(found.bytes()), found.meta["e_tag"])
+        return Pointer(bytes(found.bytes()))
 
     with suppress(*ABSENT):
         return location.ask(layout.CATALOG_FILE, get)
@@ -188,19 +183,8 @@ def _told(generation: Generation) -> dict[str, Any]:
 
 def _replace(location: Location, before: Pointer, data: bytes) -> bool:
     """Write the object that names the tables, unless it is no longer what it was; tell whether it is there."""
-    if before.data is None:
-        return _create(location, data)
-    if isinstance(location, Bucket) and before.e_tag is not None:
-        # it is there too where an answer was lost and the request was sent again
-        return _replace_in_bucket(location, before.e_tag, data) or location.read(layout.CATALOG_FILE) == data
-    with _locked(location):
-        if location.read(layout.CATALOG_FILE) != before.data:
-            return False
-        location.write(layout.CATALOG_FILE, data)
-    return True
-
-
-def _create(location: Location, data: bytes) -> bool:
+    if before.data is not None:
+        return replace_object(location, layout.CATALOG_FILE, before.data, data)
     try:
         return location.create(layout.CATALOG_FILE, data)
     except StoreError as error:
@@ -209,41 +193,6 @@ def _create(location: Location, data: bytes) -> bool:
     # a server that knows no conditions: one conversion at a time writes there, as its report says
     location.write(layout.CATALOG_FILE, data)
     return True
-
-
-def _replace_in_bucket(bucket: Bucket, e_tag: str, data: bytes) -> bool:
-    def put(store: Any) -> bool:
-        from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
-
-        try:
-            store.put(layout.CATALOG_FILE, data, mode={"e_tag": e_tag})
-        except (*ABSENT, AlreadyExistsError, PreconditionError):
-            return False
-        except (GenericError, NotImplementedError) as error:
-            if isinstance(error, GenericError) and "501 Not Implemented" not in str(error):
-                raise
-            # as above
-            store.put(layout.CATALOG_FILE, data)
-        return True
-
-    return bucket.ask(layout.CATALOG_FILE, put)
-
-
-@contextmanager
-def _locked(location: Location) -> Iterator[None]:
-    """Hold off other writers to a folder, where the system can; the lock ends with its process, however that ends."""
-    if not isinstance(location, Folder) or sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with ExitStack() as stack:
-        # some network file systems lock no folders
-        with suppress(OSError):
-            descriptor = os.open(location.root / layout.CATALOG, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
 
 
 def _delete_older(location: Location, revision: int) -> None:
